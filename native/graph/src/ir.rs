@@ -1,0 +1,262 @@
+//! Nodes, operations and parameters.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// Index of a node in [`Graph::nodes`]; inputs always have smaller indices (topological order).
+pub type NodeId = usize;
+
+/// A dense fp32 tensor in host memory, row-major (convolution weights `[out, in/groups, kh, kw]`,
+/// linear weights `[out, in]`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Sizes, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// `shape.iter().product()` values.
+    pub data: Vec<f32>,
+}
+
+/// Parameters and buffers by full name (`<node>.<suffix>`), in graph order.
+pub type WeightMap = IndexMap<String, HostTensor>;
+
+/// Element-wise functions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Act {
+    /// max(x, 0)
+    Relu,
+    /// min(max(x, 0), 6)
+    Relu6,
+    /// x · relu6(x + 3) / 6
+    HardSwish,
+    /// min(max(slope · x + offset, 0), 1)
+    HardSigmoid {
+        /// Slope (PyTorch 1/6, Paddle 0.2).
+        slope: f32,
+        /// Offset, 0.5.
+        offset: f32,
+    },
+    /// x · sigmoid(x)
+    Swish,
+    /// 1 / (1 + e^-x)
+    Sigmoid,
+    /// max(x, slope · x)
+    LeakyRelu {
+        /// Slope of the negative side.
+        slope: f32,
+    },
+    /// x · tanh(softplus(x))
+    Mish,
+}
+
+/// An operation. Feature maps are N×C×H×W in meaning, whatever their memory order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// The image batch, already normalised.
+    Input {
+        /// Channels of the input.
+        channels: usize,
+    },
+    /// 2-d convolution.
+    Conv2d {
+        /// Input channels.
+        in_channels: usize,
+        /// Output channels.
+        out_channels: usize,
+        /// Kernel height and width.
+        kernel: [usize; 2],
+        /// Stride by height and width.
+        stride: [usize; 2],
+        /// Symmetric zero padding by height and width.
+        padding: [usize; 2],
+        /// Dilation by height and width.
+        dilation: [usize; 2],
+        /// Groups; equal to the channels for a depthwise convolution.
+        groups: usize,
+        /// Whether it has a bias.
+        bias: bool,
+    },
+    /// Batch normalisation over N, H, W.
+    BatchNorm {
+        /// Channels.
+        channels: usize,
+        /// Added to the variance.
+        eps: f64,
+        /// Weight of the *new* batch statistic in the running one (PyTorch's convention; Paddle's 0.9 is 0.1 here).
+        momentum: f64,
+    },
+    /// Element-wise activation.
+    Activation(Act),
+    /// Maximum pooling.
+    MaxPool {
+        /// Window.
+        kernel: [usize; 2],
+        /// Stride.
+        stride: [usize; 2],
+        /// Padding, never counted.
+        padding: [usize; 2],
+        /// Round output sizes up.
+        ceil: bool,
+    },
+    /// Average pooling.
+    AvgPool {
+        /// Window.
+        kernel: [usize; 2],
+        /// Stride.
+        stride: [usize; 2],
+        /// Zero padding.
+        padding: [usize; 2],
+        /// Round output sizes up.
+        ceil: bool,
+        /// Whether padding counts in the divisor.
+        count_include_pad: bool,
+    },
+    /// Average over H×W, keeps N×C×1×1.
+    GlobalAvgPool,
+    /// Average to a fixed output size (AlexNet's head).
+    AdaptiveAvgPool {
+        /// Output height and width.
+        size: [usize; 2],
+    },
+    /// Sum of two or more maps of one shape.
+    Add,
+    /// Product of a map and an N×C×1×1 gate (first input is the map), or of two maps of one shape.
+    Mul,
+    /// Concatenation of channels.
+    Concat,
+    /// A contiguous range of channels.
+    Slice {
+        /// First channel.
+        start: usize,
+        /// Number of channels.
+        len: usize,
+    },
+    /// Interleaves `groups` groups of channels (ShuffleNet).
+    ChannelShuffle {
+        /// Number of groups.
+        groups: usize,
+    },
+    /// Enlarges H×W by an integer factor.
+    Upsample {
+        /// Factor.
+        scale: usize,
+        /// Bilinear instead of nearest.
+        bilinear: bool,
+    },
+    /// N×C×H×W → N×(C·H·W).
+    Flatten,
+    /// Fully connected layer.
+    Linear {
+        /// Input features.
+        in_features: usize,
+        /// Output features.
+        out_features: usize,
+        /// Whether it has a bias.
+        bias: bool,
+    },
+    /// Dropout in training, identity else.
+    Dropout {
+        /// Probability of zeroing.
+        p: f64,
+    },
+    /// Softmax over the last axis (only in exported graphs).
+    Softmax,
+}
+
+/// What a parameter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParamKind {
+    /// Convolution or linear weight: decayed.
+    Weight,
+    /// Bias of a convolution or linear layer.
+    Bias,
+    /// Scale of a batch norm (`weight`).
+    NormScale,
+    /// Shift of a batch norm (`bias`).
+    NormShift,
+    /// Running mean: a buffer, no gradient.
+    RunningMean,
+    /// Running variance: a buffer, no gradient.
+    RunningVar,
+}
+
+/// A parameter or buffer of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Param {
+    /// Last part of the full name: `weight`, `bias`, `running_mean`, `running_var`.
+    pub suffix: &'static str,
+    /// Sizes.
+    pub shape: Vec<usize>,
+    /// Role.
+    pub kind: ParamKind,
+}
+
+impl Op {
+    /// Parameters and buffers of this operation, in PyTorch's order.
+    pub fn params(&self) -> Vec<Param> {
+        let p = |suffix, shape, kind| Param { suffix, shape, kind };
+        match *self {
+            Op::Conv2d { in_channels, out_channels, kernel, groups, bias, .. } => {
+                let shape = vec![out_channels, in_channels / groups, kernel[0], kernel[1]];
+                let mut v = vec![p("weight", shape, ParamKind::Weight)];
+                if bias {
+                    v.push(p("bias", vec![out_channels], ParamKind::Bias));
+                }
+                v
+            }
+            Op::Linear { in_features, out_features, bias } => {
+                let mut v = vec![p("weight", vec![out_features, in_features], ParamKind::Weight)];
+                if bias {
+                    v.push(p("bias", vec![out_features], ParamKind::Bias));
+                }
+                v
+            }
+            Op::BatchNorm { channels, .. } => vec![
+                p("weight", vec![channels], ParamKind::NormScale),
+                p("bias", vec![channels], ParamKind::NormShift),
+                p("running_mean", vec![channels], ParamKind::RunningMean),
+                p("running_var", vec![channels], ParamKind::RunningVar),
+            ],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// One operation with its place in the graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Unique name; parameters are `<name>.<suffix>`. Torchvision's names where it has the network.
+    pub name: String,
+    /// What it does.
+    pub op: Op,
+    /// Where its inputs come from, in the operation's order.
+    pub inputs: Vec<NodeId>,
+}
+
+/// A named result of a graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// Name in exported models.
+    pub name: String,
+    /// Producing node.
+    pub node: NodeId,
+}
+
+/// A network. Nodes stand in topological order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    /// Model name as in `params.md` (`ResNet50_vd` …).
+    pub name: String,
+    /// Nodes in execution order.
+    pub nodes: Vec<Node>,
+    /// Results; a classifier has one, `logits`, N×classes.
+    pub outputs: Vec<Output>,
+}
+
+impl Graph {
+    /// All parameters and buffers with their full names, in graph order.
+    pub fn params(&self) -> impl Iterator<Item = (String, Param)> + '_ {
+        self.nodes.iter().flat_map(|node| {
+            node.op.params().into_iter().map(move |p| (format!("{}.{}", node.name, p.suffix), p))
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! The job protocol: what the server asks of native code, and what comes back.
+//!
+//! One typed schema serves every transport (IPC to a local compute host, a byte stream to a remote
+//! one, a call into the light addon). The TypeScript side is generated from these types by ts-rs
+//! into `src/compute/jobs.gen.ts`; nothing is declared twice.
+
+mod error;
+mod event;
+mod result;
+mod spec;
+
+pub use error::{ErrorCode, JobError};
+pub use event::{JobEvent, Metrics};
+pub use result::{
+    EvaluateResult, ExportResult, ImportResult, JobOutcome, PredictItem, PredictResult, TrainResult,
+};
+pub use spec::{
+    ClassificationParams, DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec,
+    ImportSpec, JobSpec, LrPolicy, ModelSource, Precision, PredictImage, PredictSpec, Resume,
+    TaskType, TrainSpec,
+};

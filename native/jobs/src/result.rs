@@ -1,0 +1,92 @@
+//! What a finished job returns.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use ts_rs::TS;
+
+use crate::{JobError, Metrics};
+
+/// How a job ended; every native job returns this as one JSON text, never an exception.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum JobOutcome {
+    /// Training ended, completely or by a stop.
+    Train(TrainResult),
+    /// Evaluation report ready.
+    Evaluate(EvaluateResult),
+    /// Pictures drawn.
+    Predict(PredictResult),
+    /// Model exported.
+    Export(ExportResult),
+    /// Dataset checked and copied.
+    Import(ImportResult),
+    /// The job failed.
+    Failed(JobError),
+}
+
+/// End of a training.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct TrainResult {
+    /// True when it was stopped before its last epoch.
+    pub stopped: bool,
+    /// Epochs done completely.
+    pub completed_epochs: u32,
+    /// Epoch of the best model, if one was saved.
+    pub best_epoch: Option<u32>,
+    /// Metrics of the best model.
+    pub best_metrics: Metrics,
+}
+
+/// The evaluation report, in the shape of the wire contract (`/project/task/evaluate`).
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct EvaluateResult {
+    /// Contract object: `label_list`, `epoch`, `Confusion_Matrix` …
+    #[ts(type = "Record<string, unknown>")]
+    pub report: Value,
+}
+
+/// One predicted image.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct PredictItem {
+    /// Source file as given, or `image_data`.
+    pub source: String,
+    /// Picture written, absolute; absent when the image could not be read.
+    pub picture: Option<String>,
+    /// Machine-readable result (classification: list of `{category, category_id, score}`).
+    #[ts(type = "unknown")]
+    pub result: Value,
+    /// Why this image failed.
+    pub error: Option<String>,
+}
+
+/// End of a prediction.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct PredictResult {
+    /// One entry an image, in order.
+    pub items: Vec<PredictItem>,
+}
+
+/// End of an export.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct ExportResult {
+    /// Absolute folder `<save_dir>/inference_model`.
+    pub path: String,
+    /// Parameters of the exported network.
+    pub parameters: u64,
+    /// Multiply-accumulates for one input of the exported shape.
+    pub macs: u64,
+}
+
+/// End of a dataset import.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct ImportResult {
+    /// The `details` object of the wire contract (also written to `statis.json`).
+    #[ts(type = "Record<string, unknown>")]
+    pub details: Value,
+    /// Whether the source came with split lists.
+    pub split: bool,
+    /// Files placed into the dataset folder.
+    pub files: u64,
+    /// Remarks that do not fail the import (ignored files …).
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,247 @@
+//! What a job is told to do. Paths are absolute; the API process has checked them.
+
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// A unit of work for native code.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum JobSpec {
+    /// Train a model (compute host).
+    Train(Box<TrainSpec>),
+    /// Report on stored validation predictions of a checkpoint (compute host).
+    Evaluate(EvaluateSpec),
+    /// Run a checkpoint on images and draw the results (compute host).
+    Predict(PredictSpec),
+    /// Write an inference model (compute host).
+    Export(ExportSpec),
+    /// Check and copy a dataset (light addon).
+    Import(ImportSpec),
+}
+
+/// The four task families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskType {
+    /// One label per image.
+    Classification,
+    /// Boxes.
+    Detection,
+    /// One label per pixel.
+    Segmentation,
+    /// Boxes and masks.
+    InstanceSegmentation,
+}
+
+/// On-disk dataset format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum DatasetFormat {
+    /// A folder of pictures per class (`datasets.md` 2).
+    ImageFolder,
+}
+
+/// An imported and split dataset.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct DatasetRef {
+    /// Format of the folder.
+    pub format: DatasetFormat,
+    /// Absolute folder that holds `labels.txt`, `train_list.txt`, `val_list.txt`, maybe `test_list.txt`.
+    pub root: String,
+}
+
+/// Where to run.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct DeviceSpec {
+    /// CUDA ordinals; empty means CPU.
+    pub cuda: Vec<u32>,
+    /// Intra-operation threads; 0 = all cores.
+    pub threads: u32,
+    /// Number format of the compute.
+    pub precision: Precision,
+}
+
+/// Number format of the compute; weights stay fp32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// bf16 where the processor or GPU is fast at it, else fp32.
+    #[default]
+    Auto,
+    /// fp32 everywhere.
+    Fp32,
+    /// bf16 activations and gradients.
+    Bf16,
+}
+
+/// Where a training begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Resume {
+    /// Epoch 1, logs truncated.
+    Fresh,
+    /// `output/epoch_N`, logs appended.
+    Epoch {
+        /// The saved epoch.
+        epoch: u32,
+    },
+    /// The newest state on disk, mid-epoch states included; a fresh start if there is none.
+    Latest,
+}
+
+/// A training job.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct TrainSpec {
+    /// Task id, for logs.
+    pub task_id: String,
+    /// Task family.
+    pub task_type: TaskType,
+    /// `<ws>/projects/P…/T…`: gets `out.log`, `err.log`, `output/`.
+    pub task_dir: String,
+    /// Training and validation data.
+    pub dataset: DatasetRef,
+    /// Parameters of the task's family.
+    pub params: ClassificationParams,
+    /// Start weights (safetensors, `.pth`, `.pdparams` or a checkpoint folder); ignored on resume.
+    pub weights: Option<String>,
+    /// Where to begin.
+    pub resume: Resume,
+    /// Where to run.
+    pub device: DeviceSpec,
+}
+
+/// Learning-rate schedule after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub enum LrPolicy {
+    /// ×0.1 at each epoch of `lr_decay_epochs`.
+    Piecewise,
+    /// Linear to 0.
+    Linear,
+    /// Half a cosine to 0.
+    Cosine,
+    /// (1 − t)^0.9 to 0.
+    Polynomial,
+}
+
+/// Training parameters of a classifier (`params.md`); unknown keys are ignored.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+#[allow(missing_docs)] // the names are the contract's, documented in params.md section 3
+pub struct ClassificationParams {
+    pub model: String,
+    pub batch_size: u32,
+    pub num_epochs: u32,
+    pub learning_rate: f64,
+    pub lr_policy: LrPolicy,
+    pub lr_decay_epochs: Vec<u32>,
+    pub warmup_steps: u32,
+    pub warmup_start_lr: f64,
+    pub save_interval_epochs: u32,
+    /// `SGD` (momentum 0.9) or `Adam`.
+    pub optimizer: String,
+    pub weight_decay: f64,
+    pub label_smoothing: f64,
+    /// [h, w]; the first value is the crop size.
+    pub image_shape: [u32; 2],
+    pub image_mean: [f32; 3],
+    pub image_std: [f32; 3],
+    pub horizontal_flip: bool,
+    pub horizontal_flip_prob: f32,
+    pub vertical_flip: bool,
+    pub vertical_flip_prob: f32,
+    pub brightness: bool,
+    pub brightness_range: f32,
+    pub brightness_prob: f32,
+    pub contrast: bool,
+    pub contrast_range: f32,
+    pub contrast_prob: f32,
+    pub saturation: bool,
+    pub saturation_range: f32,
+    pub saturation_prob: f32,
+    pub hue: bool,
+    /// Degrees.
+    pub hue_range: f32,
+    pub hue_prob: f32,
+    pub rotate: bool,
+    pub rotate_prob: f32,
+    /// Degrees.
+    pub rotate_range: f32,
+    /// Oversample rare classes so that each class is drawn equally often.
+    pub class_balance: bool,
+    /// Stop after this many evaluations without a better primary metric; 0 = never.
+    pub early_stop_patience: u32,
+    pub seed: u64,
+}
+
+/// Which weights of a task to use.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct ModelSource {
+    /// Checkpoint folder: `output/best_model` or `output/epoch_N`.
+    pub checkpoint: String,
+    /// The epoch asked for; `None` = best.
+    pub epoch: Option<u32>,
+}
+
+/// A report on a checkpoint's stored validation predictions (`eval_details.json`).
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct EvaluateSpec {
+    /// Task family.
+    pub task_type: TaskType,
+    /// What to report on.
+    pub source: ModelSource,
+    /// k of top-k accuracy, before capping at the number of classes.
+    pub topk: u32,
+}
+
+/// An image to predict.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum PredictImage {
+    /// A file; the picture goes to `<out_dir>/<output>`.
+    File {
+        /// Absolute path.
+        path: String,
+        /// File name of the picture, `.png`.
+        output: String,
+    },
+}
+
+/// A prediction job.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct PredictSpec {
+    /// Task family.
+    pub task_type: TaskType,
+    /// Weights.
+    pub source: ModelSource,
+    /// Images in order.
+    pub images: Vec<PredictImage>,
+    /// Folder for the pictures; exists and is empty.
+    pub out_dir: String,
+    /// Boxes below are not drawn.
+    pub score_threshold: f32,
+    /// Where to run.
+    pub device: DeviceSpec,
+}
+
+/// An export job.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct ExportSpec {
+    /// Task family.
+    pub task_type: TaskType,
+    /// Weights.
+    pub source: ModelSource,
+    /// Folder that gets `inference_model/`.
+    pub save_dir: String,
+}
+
+/// A dataset import.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct ImportSpec {
+    /// Task family, decides the format.
+    pub task_type: TaskType,
+    /// Source folder, absolute, symlinks resolved.
+    pub source: String,
+    /// Final dataset folder `<ws>/datasets/D…`; replaced as a whole.
+    pub dest: String,
+    /// Threads for checking; 0 = all cores but one.
+    pub threads: u32,
+}
