@@ -60,8 +60,10 @@ pub enum JobEvent {
     /// Progress of a job that is no training.
     Progress {
         /// Units done.
+        #[ts(type = "number")]
         done: u64,
         /// Units in all.
+        #[ts(type = "number")]
         total: u64,
         /// What is being done (`checking`, `copying`, `predicting` …).
         stage: String,

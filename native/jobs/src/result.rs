@@ -72,8 +72,10 @@ pub struct ExportResult {
     /// Absolute folder `<save_dir>/inference_model`.
     pub path: String,
     /// Parameters of the exported network.
+    #[ts(type = "number")]
     pub parameters: u64,
     /// Multiply-accumulates for one input of the exported shape.
+    #[ts(type = "number")]
     pub macs: u64,
 }
 
@@ -86,6 +88,7 @@ pub struct ImportResult {
     /// Whether the source came with split lists.
     pub split: bool,
     /// Files placed into the dataset folder.
+    #[ts(type = "number")]
     pub files: u64,
     /// Remarks that do not fail the import (ignored files …).
     pub warnings: Vec<String>,

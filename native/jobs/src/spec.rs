@@ -169,6 +169,7 @@ pub struct ClassificationParams {
     pub class_balance: bool,
     /// Stop after this many evaluations without a better primary metric; 0 = never.
     pub early_stop_patience: u32,
+    #[ts(type = "number")]
     pub seed: u64,
 }
 

@@ -1,0 +1,392 @@
+// Generated from native/jobs by `UPDATE_GENERATED=1 cargo test --release -p oarlock-jobs`. Do not edit.
+
+export type Metrics = { [key in string]?: number | null };
+
+export type ErrorCode = "invalid_argument" | "not_found" | "not_ready" | "unsupported" | "invalid_data" | "forbidden_path" | "resource_exhausted" | "non_finite" | "device_fault" | "cancelled" | "internal";
+
+export type JobError = { 
+/**
+ * Stable reason.
+ */
+code: ErrorCode, 
+/**
+ * One human sentence naming what is wrong.
+ */
+message: string, 
+/**
+ * Names and numbers belonging to the message (field, path, state, bytes …).
+ */
+context: Record<string, unknown>, 
+/**
+ * Whether the same call can succeed later without a change.
+ */
+retryable: boolean, 
+/**
+ * What to do about it.
+ */
+hint: string | null, };
+
+export type TaskType = "classification" | "detection" | "segmentation" | "instance_segmentation";
+
+export type DatasetFormat = "image_folder";
+
+export type DatasetRef = { 
+/**
+ * Format of the folder.
+ */
+format: DatasetFormat, 
+/**
+ * Absolute folder that holds `labels.txt`, `train_list.txt`, `val_list.txt`, maybe `test_list.txt`.
+ */
+root: string, };
+
+export type Precision = "auto" | "fp32" | "bf16";
+
+export type DeviceSpec = { 
+/**
+ * CUDA ordinals; empty means CPU.
+ */
+cuda: Array<number>, 
+/**
+ * Intra-operation threads; 0 = all cores.
+ */
+threads: number, 
+/**
+ * Number format of the compute.
+ */
+precision: Precision, };
+
+export type Resume = { "from": "fresh" } | { "from": "epoch", 
+/**
+ * The saved epoch.
+ */
+epoch: number, } | { "from": "latest" };
+
+export type LrPolicy = "Piecewise" | "Linear" | "Cosine" | "Polynomial";
+
+export type ClassificationParams = { model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
+/**
+ * `SGD` (momentum 0.9) or `Adam`.
+ */
+optimizer: string, weight_decay: number, label_smoothing: number, 
+/**
+ * [h, w]; the first value is the crop size.
+ */
+image_shape: [number, number], image_mean: [number, number, number], image_std: [number, number, number], horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
+/**
+ * Degrees.
+ */
+hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number, 
+/**
+ * Degrees.
+ */
+rotate_range: number, 
+/**
+ * Oversample rare classes so that each class is drawn equally often.
+ */
+class_balance: boolean, 
+/**
+ * Stop after this many evaluations without a better primary metric; 0 = never.
+ */
+early_stop_patience: number, seed: number, };
+
+export type TrainSpec = { 
+/**
+ * Task id, for logs.
+ */
+task_id: string, 
+/**
+ * Task family.
+ */
+task_type: TaskType, 
+/**
+ * `<ws>/projects/P…/T…`: gets `out.log`, `err.log`, `output/`.
+ */
+task_dir: string, 
+/**
+ * Training and validation data.
+ */
+dataset: DatasetRef, 
+/**
+ * Parameters of the task's family.
+ */
+params: ClassificationParams, 
+/**
+ * Start weights (safetensors, `.pth`, `.pdparams` or a checkpoint folder); ignored on resume.
+ */
+weights: string | null, 
+/**
+ * Where to begin.
+ */
+resume: Resume, 
+/**
+ * Where to run.
+ */
+device: DeviceSpec, };
+
+export type ModelSource = { 
+/**
+ * Checkpoint folder: `output/best_model` or `output/epoch_N`.
+ */
+checkpoint: string, 
+/**
+ * The epoch asked for; `None` = best.
+ */
+epoch: number | null, };
+
+export type EvaluateSpec = { 
+/**
+ * Task family.
+ */
+task_type: TaskType, 
+/**
+ * What to report on.
+ */
+source: ModelSource, 
+/**
+ * k of top-k accuracy, before capping at the number of classes.
+ */
+topk: number, };
+
+export type PredictImage = { "from": "file", 
+/**
+ * Absolute path.
+ */
+path: string, 
+/**
+ * File name of the picture, `.png`.
+ */
+output: string, };
+
+export type PredictSpec = { 
+/**
+ * Task family.
+ */
+task_type: TaskType, 
+/**
+ * Weights.
+ */
+source: ModelSource, 
+/**
+ * Images in order.
+ */
+images: Array<PredictImage>, 
+/**
+ * Folder for the pictures; exists and is empty.
+ */
+out_dir: string, 
+/**
+ * Boxes below are not drawn.
+ */
+score_threshold: number, 
+/**
+ * Where to run.
+ */
+device: DeviceSpec, };
+
+export type ExportSpec = { 
+/**
+ * Task family.
+ */
+task_type: TaskType, 
+/**
+ * Weights.
+ */
+source: ModelSource, 
+/**
+ * Folder that gets `inference_model/`.
+ */
+save_dir: string, };
+
+export type ImportSpec = { 
+/**
+ * Task family, decides the format.
+ */
+task_type: TaskType, 
+/**
+ * Source folder, absolute, symlinks resolved.
+ */
+source: string, 
+/**
+ * Final dataset folder `<ws>/datasets/D…`; replaced as a whole.
+ */
+dest: string, 
+/**
+ * Threads for checking; 0 = all cores but one.
+ */
+threads: number, };
+
+export type JobSpec = { "kind": "train" } & TrainSpec | { "kind": "evaluate" } & EvaluateSpec | { "kind": "predict" } & PredictSpec | { "kind": "export" } & ExportSpec | { "kind": "import" } & ImportSpec;
+
+export type JobEvent = { "type": "started", 
+/**
+ * `cpu` or `cuda:0,1`.
+ */
+device: string, 
+/**
+ * `fp32`, `bf16` or `fp16`.
+ */
+precision: string, 
+/**
+ * Remarks for the user: replaced values, skipped weights …
+ */
+notes: Array<string>, } | { "type": "step", 
+/**
+ * Running epoch, from 1.
+ */
+epoch: number, 
+/**
+ * Number of epochs of the whole training.
+ */
+num_epochs: number, 
+/**
+ * Step within the epoch, from 1.
+ */
+step: number, 
+/**
+ * Steps of one epoch.
+ */
+steps: number, 
+/**
+ * Loss first, then the type's own keys, then `lr`.
+ */
+metrics: { [key in string]: number | null }, 
+/**
+ * Seconds left, if known.
+ */
+eta: number | null, 
+/**
+ * Seconds of the last step.
+ */
+step_seconds: number, 
+/**
+ * Seconds of the last step spent waiting for data.
+ */
+data_wait_seconds: number, 
+/**
+ * Images per second since the last logged step.
+ */
+images_per_second: number, } | { "type": "eval", 
+/**
+ * Epoch it belongs to, from 1.
+ */
+epoch: number, 
+/**
+ * Primary metric first.
+ */
+metrics: { [key in string]: number | null }, } | { "type": "saved", 
+/**
+ * Epoch, from 1.
+ */
+epoch: number, 
+/**
+ * Absolute folder.
+ */
+path: string, 
+/**
+ * Whether `best_model` was replaced by it.
+ */
+best: boolean, } | { "type": "progress", 
+/**
+ * Units done.
+ */
+done: number, 
+/**
+ * Units in all.
+ */
+total: number, 
+/**
+ * What is being done (`checking`, `copying`, `predicting` …).
+ */
+stage: string, } | { "type": "warning", 
+/**
+ * One sentence.
+ */
+message: string, } | { "type": "heartbeat", 
+/**
+ * What it is doing (`evaluating`, `loading` …).
+ */
+stage: string, };
+
+export type TrainResult = { 
+/**
+ * True when it was stopped before its last epoch.
+ */
+stopped: boolean, 
+/**
+ * Epochs done completely.
+ */
+completed_epochs: number, 
+/**
+ * Epoch of the best model, if one was saved.
+ */
+best_epoch: number | null, 
+/**
+ * Metrics of the best model.
+ */
+best_metrics: { [key in string]: number | null }, };
+
+export type EvaluateResult = { 
+/**
+ * Contract object: `label_list`, `epoch`, `Confusion_Matrix` …
+ */
+report: Record<string, unknown>, };
+
+export type PredictItem = { 
+/**
+ * Source file as given, or `image_data`.
+ */
+source: string, 
+/**
+ * Picture written, absolute; absent when the image could not be read.
+ */
+picture: string | null, 
+/**
+ * Machine-readable result (classification: list of `{category, category_id, score}`).
+ */
+result: unknown, 
+/**
+ * Why this image failed.
+ */
+error: string | null, };
+
+export type PredictResult = { 
+/**
+ * One entry an image, in order.
+ */
+items: Array<PredictItem>, };
+
+export type ExportResult = { 
+/**
+ * Absolute folder `<save_dir>/inference_model`.
+ */
+path: string, 
+/**
+ * Parameters of the exported network.
+ */
+parameters: number, 
+/**
+ * Multiply-accumulates for one input of the exported shape.
+ */
+macs: number, };
+
+export type ImportResult = { 
+/**
+ * The `details` object of the wire contract (also written to `statis.json`).
+ */
+details: Record<string, unknown>, 
+/**
+ * Whether the source came with split lists.
+ */
+split: boolean, 
+/**
+ * Files placed into the dataset folder.
+ */
+files: number, 
+/**
+ * Remarks that do not fail the import (ignored files …).
+ */
+warnings: Array<string>, };
+
+export type JobOutcome = { "type": "train" } & TrainResult | { "type": "evaluate" } & EvaluateResult | { "type": "predict" } & PredictResult | { "type": "export" } & ExportResult | { "type": "import" } & ImportResult | { "type": "failed" } & JobError;
+
