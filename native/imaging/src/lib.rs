@@ -1,1 +1,1 @@
-
+//! Decoding, transforming and drawing images; no torch.
