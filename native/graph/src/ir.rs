@@ -193,9 +193,20 @@ pub struct Param {
 impl Op {
     /// Parameters and buffers of this operation, in PyTorch's order.
     pub fn params(&self) -> Vec<Param> {
-        let p = |suffix, shape, kind| Param { suffix, shape, kind };
+        let p = |suffix, shape, kind| Param {
+            suffix,
+            shape,
+            kind,
+        };
         match *self {
-            Op::Conv2d { in_channels, out_channels, kernel, groups, bias, .. } => {
+            Op::Conv2d {
+                in_channels,
+                out_channels,
+                kernel,
+                groups,
+                bias,
+                ..
+            } => {
                 let shape = vec![out_channels, in_channels / groups, kernel[0], kernel[1]];
                 let mut v = vec![p("weight", shape, ParamKind::Weight)];
                 if bias {
@@ -203,8 +214,16 @@ impl Op {
                 }
                 v
             }
-            Op::Linear { in_features, out_features, bias } => {
-                let mut v = vec![p("weight", vec![out_features, in_features], ParamKind::Weight)];
+            Op::Linear {
+                in_features,
+                out_features,
+                bias,
+            } => {
+                let mut v = vec![p(
+                    "weight",
+                    vec![out_features, in_features],
+                    ParamKind::Weight,
+                )];
                 if bias {
                     v.push(p("bias", vec![out_features], ParamKind::Bias));
                 }
@@ -256,7 +275,10 @@ impl Graph {
     /// All parameters and buffers with their full names, in graph order.
     pub fn params(&self) -> impl Iterator<Item = (String, Param)> + '_ {
         self.nodes.iter().flat_map(|node| {
-            node.op.params().into_iter().map(move |p| (format!("{}.{}", node.name, p.suffix), p))
+            node.op
+                .params()
+                .into_iter()
+                .map(move |p| (format!("{}.{}", node.name, p.suffix), p))
         })
     }
 }

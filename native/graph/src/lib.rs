@@ -1,6 +1,28 @@
 //! The network description: a directed graph of typed nodes with parameter names, and the passes
 //! over it. No libtorch, no files: a model is a value.
+//!
+//! | pass | function |
+//! |---|---|
+//! | build | [`GraphBuilder`] |
+//! | validity, dead nodes, JSON | [`Graph::validate`], [`Graph::without_dead_nodes`], [`Graph::to_json`] |
+//! | shapes | [`infer_shapes`] |
+//! | parameters, multiply–accumulates | [`cost`], [`parameter_count`] |
+//! | initial weights | [`init_weights`] |
+//! | inference graph | [`fold_batch_norm`] |
 
+mod builder;
+mod check;
+mod count;
+mod error;
+mod fold;
+mod init;
 mod ir;
+mod shape;
 
+pub use builder::{Conv, GraphBuilder};
+pub use count::{Cost, NodeCost, cost, parameter_count};
+pub use error::GraphError;
+pub use fold::fold_batch_norm;
+pub use init::{Init, init_of, init_weights};
 pub use ir::{Act, Graph, HostTensor, Node, NodeId, Op, Output, Param, ParamKind, WeightMap};
+pub use shape::{Value, infer_shapes};

@@ -1,0 +1,108 @@
+//! Folding batch norm into the convolution or linear layer before it (inference graphs).
+
+use crate::{Graph, GraphError, HostTensor, Node, NodeId, Op, WeightMap};
+
+/// The inference graph and its weights: each batch norm whose input is a convolution used by nothing
+/// else becomes part of that convolution (scale γ/√(σ²+ε), bias β + (b − μ)·scale). Batch norms after
+/// a concatenation or a shared convolution stay as they are; dropout is removed.
+///
+/// Running values: computed in f64 and rounded once. Weights not named by the graph are dropped.
+///
+/// # Errors
+/// An invalid graph, or weights that are missing or misshapen.
+pub fn fold_batch_norm(
+    graph: &Graph,
+    weights: &WeightMap,
+) -> Result<(Graph, WeightMap), GraphError> {
+    graph.validate()?;
+    graph.validate_weights(weights)?;
+    let uses = graph.uses();
+    let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes.len());
+    let mut folded = WeightMap::new();
+    let mut new_id: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
+
+    for node in &graph.nodes {
+        if let Op::Dropout { .. } = node.op {
+            new_id.push(new_id[node.inputs[0]]);
+            continue;
+        }
+        if let Op::BatchNorm { eps, .. } = node.op {
+            let source = node.inputs[0];
+            let conv = &graph.nodes[source];
+            if uses[source] == 1 && matches!(conv.op, Op::Conv2d { .. }) {
+                let target = new_id[source];
+                fold_into(&conv.name, &node.name, eps, weights, &mut folded);
+                if let Op::Conv2d { bias, .. } = &mut nodes[target].op {
+                    *bias = true;
+                }
+                new_id.push(target);
+                continue;
+            }
+        }
+        for param in node.op.params() {
+            let name = format!("{}.{}", node.name, param.suffix);
+            folded.insert(name.clone(), weights[&name].clone());
+        }
+        let inputs = node.inputs.iter().map(|&id| new_id[id]).collect();
+        new_id.push(nodes.len());
+        nodes.push(Node {
+            inputs,
+            ..node.clone()
+        });
+    }
+
+    let mut outputs = graph.outputs.clone();
+    outputs
+        .iter_mut()
+        .for_each(|output| output.node = new_id[output.node]);
+    let folded_graph = Graph {
+        name: graph.name.clone(),
+        nodes,
+        outputs,
+    }
+    .without_dead_nodes();
+    // Names in graph order again (a new bias was appended at the end of the map).
+    let mut ordered = WeightMap::with_capacity(folded.len());
+    for (name, _) in folded_graph.params() {
+        if let Some(tensor) = folded.swap_remove(&name) {
+            ordered.insert(name, tensor);
+        }
+    }
+    Ok((folded_graph, ordered))
+}
+
+/// Scales the filters of `conv` in `folded` and writes its new bias.
+fn fold_into(conv: &str, norm: &str, eps: f64, weights: &WeightMap, folded: &mut WeightMap) {
+    let get = |name: &str, suffix: &str| &weights[&format!("{name}.{suffix}")].data;
+    let scale: Vec<f64> = get(norm, "weight")
+        .iter()
+        .zip(get(norm, "running_var"))
+        .map(|(&gamma, &var)| f64::from(gamma) / (f64::from(var) + eps).sqrt())
+        .collect();
+    let old_bias = weights.get(&format!("{conv}.bias"));
+    let shift = get(norm, "bias")
+        .iter()
+        .zip(get(norm, "running_mean"))
+        .enumerate();
+    let bias: Vec<f32> = shift
+        .map(|(i, (&beta, &mean))| {
+            let before = old_bias.map_or(0.0, |b| f64::from(b.data[i]));
+            (f64::from(beta) + (before - f64::from(mean)) * scale[i]) as f32
+        })
+        .collect();
+    if let Some(weight) = folded.get_mut(&format!("{conv}.weight")) {
+        let filter = (weight.data.len() / scale.len().max(1)).max(1);
+        for (values, scale) in weight.data.chunks_exact_mut(filter).zip(&scale) {
+            values
+                .iter_mut()
+                .for_each(|v| *v = (f64::from(*v) * scale) as f32);
+        }
+    }
+    folded.insert(
+        format!("{conv}.bias"),
+        HostTensor {
+            shape: vec![bias.len()],
+            data: bias,
+        },
+    );
+}

@@ -1,0 +1,128 @@
+//! Initial weights, the same for the same seed on every machine and thread count.
+//!
+//! Convolutions: He et al. 2015, normal with variance 2 / fan-out, where fan-out is
+//! `kernel area · out_channels / groups` (torchvision's choice, corrected for groups so that
+//! depthwise layers keep the variance). Linear: uniform in ±1/√fan-in (PyTorch and PaddleClas).
+//! Biases 0; batch norm scale 1, shift 0, mean 0, variance 1.
+
+use rayon::prelude::*;
+
+use crate::{Graph, HostTensor, Op, Param, ParamKind, WeightMap};
+
+/// How a parameter begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// One value everywhere.
+    Constant(f32),
+    /// Normal with mean 0.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Uniform in ±bound.
+    Uniform {
+        /// Bound.
+        bound: f64,
+    },
+}
+
+/// How `param` of `op` begins.
+pub fn init_of(op: &Op, param: &Param) -> Init {
+    match (param.kind, op) {
+        (
+            ParamKind::Weight,
+            Op::Conv2d {
+                out_channels,
+                kernel,
+                groups,
+                ..
+            },
+        ) => {
+            let fan_out = kernel[0] * kernel[1] * out_channels / groups;
+            Init::Normal {
+                std: (2.0 / fan_out.max(1) as f64).sqrt(),
+            }
+        }
+        (ParamKind::Weight, Op::Linear { in_features, .. }) => Init::Uniform {
+            bound: 1.0 / ((*in_features).max(1) as f64).sqrt(),
+        },
+        (ParamKind::NormScale | ParamKind::RunningVar, _) => Init::Constant(1.0),
+        _ => Init::Constant(0.0),
+    }
+}
+
+/// Fresh weights for the whole graph. A parameter's values depend on the seed and its name only,
+/// so two networks that share layers begin them alike.
+pub fn init_weights(graph: &Graph, seed: u64) -> WeightMap {
+    let jobs: Vec<(String, Param, Init)> = graph
+        .nodes
+        .iter()
+        .flat_map(|node| {
+            node.op.params().into_iter().map(move |param| {
+                let init = init_of(&node.op, &param);
+                (format!("{}.{}", node.name, param.suffix), param, init)
+            })
+        })
+        .collect();
+    let tensors: Vec<(String, HostTensor)> = jobs
+        .into_par_iter()
+        .map(|(name, param, init)| {
+            let data = fill(param.shape.iter().product(), init, seed ^ hash(&name));
+            (
+                name,
+                HostTensor {
+                    shape: param.shape,
+                    data,
+                },
+            )
+        })
+        .collect();
+    tensors.into_iter().collect()
+}
+
+fn fill(len: usize, init: Init, seed: u64) -> Vec<f32> {
+    let mut random = SplitMix(seed);
+    match init {
+        Init::Constant(value) => vec![value; len],
+        Init::Uniform { bound } => (0..len)
+            .map(|_| ((2.0 * random.unit() - 1.0) * bound) as f32)
+            .collect(),
+        Init::Normal { std } => {
+            let mut data = Vec::with_capacity(len + 1);
+            while data.len() < len {
+                // Box–Muller; 1 - u keeps the logarithm finite.
+                let radius = std * (-2.0 * (1.0 - random.unit()).ln()).sqrt();
+                let (sin, cos) = (std::f64::consts::TAU * random.unit()).sin_cos();
+                data.push((radius * cos) as f32);
+                data.push((radius * sin) as f32);
+            }
+            data.truncate(len);
+            data
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, portable, good enough to draw initial weights.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in [0, 1).
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// FNV-1a: a stable hash, unlike the standard library's.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
