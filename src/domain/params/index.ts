@@ -1,0 +1,25 @@
+/** Training parameters: reading, suggesting, storing and handing them to a job. */
+
+export { type ClassificationPlan, planClassification, type TrainingSite } from './classification.js';
+export { readTrainArgument } from './coerce.js';
+export { type Defaults, type DefaultsInput, suggestParams } from './defaults.js';
+export { coerceTrain, keysOf, type TrainParams } from './fields.js';
+export {
+  chooseBackbone,
+  DEFAULT_MODEL,
+  findModel,
+  findModelAnywhere,
+  MODELS,
+  type ModelInfo,
+  pretrainedNames,
+  weightsKey,
+} from './models.js';
+export {
+  createStored,
+  isWeightsPath,
+  mergeStored,
+  ordinals,
+  readStored,
+  type Stored,
+  type TaskDefaults,
+} from './stored.js';
