@@ -70,6 +70,11 @@ impl Conv {
         Self { bias: true, ..self }
     }
 
+    /// Whether it has a bias.
+    pub fn has_bias(&self) -> bool {
+        self.bias
+    }
+
     fn op(self, in_channels: usize) -> Op {
         let padding = self
             .padding

@@ -298,17 +298,18 @@ fn window(
     let Some(hw) = hw else { return Ok(None) };
     let mut out = [0; 2];
     for i in 0..2 {
-        let padded = hw[i] + 2 * padding[i];
-        let reach = dilation[i] * (kernel[i] - 1) + 1;
-        let Some(room) = padded.checked_sub(reach) else {
+        let (size, pad, stride) = (hw[i] as i64, padding[i] as i64, stride[i] as i64);
+        let room = size + 2 * pad - (dilation[i] * (kernel[i] - 1) + 1) as i64;
+        let mut steps = (room + if ceil { stride - 1 } else { 0 }).div_euclid(stride);
+        if ceil && steps > 0 && steps * stride >= size + pad {
+            steps -= 1;
+        }
+        out[i] = usize::try_from(steps + 1).unwrap_or(0);
+        if out[i] == 0 {
             return Err(format!(
                 "the map of {}×{} is smaller than its {}×{} window: use a larger image",
                 hw[0], hw[1], kernel[0], kernel[1]
             ));
-        };
-        out[i] = room / stride[i] + 1;
-        if ceil && room % stride[i] != 0 && out[i] * stride[i] < hw[i] + padding[i] {
-            out[i] += 1;
         }
     }
     Ok(Some(out))

@@ -1,1 +1,167 @@
+//! The classification networks, each a function that builds a graph.
+//!
+//! # How to add a network
+//! 1. One file per family. Its `build` takes the model's name, what varies within the family, the
+//!    [`Origin`] and the number of classes, and appends layers to a `Net` (see `net.rs`).
+//! 2. Name layers as torchvision does where it has the network (then its `.pth` files load by name),
+//!    else as the best-known PyTorch implementation does; give each layer PaddleClas's name beside it.
+//! 3. Where PaddleClas's network differs in structure, branch on `net.origin`.
+//! 4. Add the model's name to `CLASSIFIERS` and its call to `build` below.
+//! 5. Add a row with the published parameter count and multiply–accumulates, and their source, to
+//!    `tests/published.rs`. Shapes, export and everything else are tested from the list of names.
 
+mod mobilenet_v3;
+mod net;
+mod resnet;
+
+use oarlock_graph::{Graph, GraphError};
+
+/// What a family's builder returns.
+type Built = Result<(Graph, Vec<PaddleWeight>), GraphError>;
+
+/// Whose version of a network to build. They differ for ResNet18 and 34, MobileNetV2 and V3, HRNet;
+/// the file that describes the family says how. All parameters that both have carry the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// torchvision's (or timm's): for `.pth` and safetensors weights, and for training from scratch.
+    #[default]
+    Torch,
+    /// PaddleClas's, which PaddleX trains: for `.pdparams` weights.
+    Paddle,
+}
+
+/// Where a parameter stands in a `.pdparams` file of PaddleClas or PaddleX 2.x (structured names of
+/// `state_dict()`), and how to take it over: `ours = theirs (transposed) · scale`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PaddleWeight {
+    /// Full name in our graph.
+    pub name: String,
+    /// Key in the file.
+    pub paddle_name: String,
+    /// Paddle stores linear weights as `[in, out]`.
+    pub transposed: bool,
+    /// Factor; other than 1 where Paddle's dropout scales at inference time.
+    pub scale: f32,
+}
+
+/// A network that cannot be built.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ZooError {
+    /// No such classifier.
+    #[error("there is no classification model `{name}`; known are {}", classifier_names().join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// Too few classes.
+    #[error("a classifier needs at least one class")]
+    NoClasses,
+    /// The family's builder made a mistake.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// Every classifier that the PaddleX API offers, in the order of its pages.
+const CLASSIFIERS: &[&str] = &[
+    "ResNet18",
+    "ResNet34",
+    "ResNet50",
+    "MobileNetV3_small",
+    "MobileNetV3_large",
+];
+
+/// Other names of the same models.
+const ALIASES: &[(&str, &str)] = &[
+    ("MobileNetV3_small_x1_0", "MobileNetV3_small"),
+    ("MobileNetV3_large_x1_0", "MobileNetV3_large"),
+    ("MobileNetV3_small_x1_0_ssld", "MobileNetV3_small_ssld"),
+    ("MobileNetV3_large_x1_0_ssld", "MobileNetV3_large_ssld"),
+    ("ShuffleNetV2_x1_0", "ShuffleNetV2"),
+    ("PPLCNet_x1_0", "PPLCNet"),
+    ("PPLCNet_x1_0_ssld", "PPLCNet_ssld"),
+];
+
+/// Names of all classifiers. A name with `_ssld` is the network without it; it only has other
+/// pretrained weights.
+pub fn classifier_names() -> &'static [&'static str] {
+    CLASSIFIERS
+}
+
+/// The listed name for a name or alias; letter case does not matter.
+pub fn canonical_name(name: &str) -> Option<&'static str> {
+    let name = ALIASES
+        .iter()
+        .find(|(alias, _)| alias.eq_ignore_ascii_case(name))
+        .map_or(name, |a| a.1);
+    CLASSIFIERS
+        .iter()
+        .find(|known| known.eq_ignore_ascii_case(name))
+        .copied()
+}
+
+/// The classifier `name` (or an alias) with `classes` outputs, torchvision's version of it.
+///
+/// Input N×3×H×W; one output, `logits`, N×classes.
+///
+/// # Errors
+/// An unknown name, or no class.
+pub fn classifier(name: &str, classes: usize) -> Result<Graph, ZooError> {
+    Ok(classifier_of(name, classes, Origin::Torch)?.0)
+}
+
+/// Like [`classifier`] in the version of `origin`, with the names that its parameters have in
+/// PaddleClas (parameters that PaddleClas's version lacks are not listed).
+///
+/// # Errors
+/// See [`classifier`].
+pub fn classifier_of(
+    name: &str,
+    classes: usize,
+    origin: Origin,
+) -> Result<(Graph, Vec<PaddleWeight>), ZooError> {
+    let name = canonical_name(name).ok_or_else(|| ZooError::Unknown {
+        name: name.to_owned(),
+    })?;
+    if classes == 0 {
+        return Err(ZooError::NoClasses);
+    }
+    Ok(build(name, classes, origin)?)
+}
+
+fn build(name: &str, classes: usize, origin: Origin) -> Built {
+    let base = name.strip_suffix("_ssld").unwrap_or(name);
+    match base {
+        "MobileNetV3_small" => mobilenet_v3::build(name, false, origin, classes),
+        "MobileNetV3_large" => mobilenet_v3::build(name, true, origin, classes),
+        _ => {
+            let number = base.trim_start_matches("ResNet");
+            let depth = number.trim_end_matches("_vd").parse().unwrap_or(50);
+            resnet::build(name, depth, number.ends_with("_vd"), origin, classes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oarlock_graph::{cost, infer_shapes, parameter_count};
+
+    #[test]
+    fn early() {
+        for (name, params) in [
+            ("ResNet18", 11_689_512),
+            ("ResNet50", 25_557_032),
+            ("MobileNetV3_small", 2_542_856),
+            ("MobileNetV3_large", 5_483_032),
+        ] {
+            let g = classifier(name, 1000).unwrap();
+            assert_eq!(parameter_count(&g), params, "{name}");
+            assert_eq!(
+                infer_shapes(&g, [2, 3, 224, 224]).unwrap().last().unwrap(),
+                &vec![2, 1000]
+            );
+            eprintln!("{name} {}", cost(&g, [224, 224]).unwrap().total.macs);
+            classifier_of(name, 1000, Origin::Paddle).unwrap();
+        }
+    }
+}

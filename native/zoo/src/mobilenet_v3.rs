@@ -1,0 +1,128 @@
+//! MobileNetV3 small and large (Howard et al. 2019).
+//!
+//! Names: torchvision. PaddleClas's network differs from torchvision's: the squeeze layers are not
+//! rounded to multiples of 8 and their gate has slope 0.2 instead of 1/6, the first block always
+//! expands, batch norm's epsilon is 1e-5 instead of 1e-3, the last hidden layer has no bias (and 1280
+//! units also in the small network).
+
+use oarlock_graph::{Act, Conv, NodeId};
+
+use crate::net::{Names, Net, PLAIN, make_divisible};
+use crate::{Built, Origin};
+
+/// Kernel, expanded channels, output channels, squeeze-and-excitation, hard swish, stride.
+type Row = (usize, usize, usize, bool, bool, usize);
+
+const LARGE: [Row; 15] = [
+    (3, 16, 16, false, false, 1),
+    (3, 64, 24, false, false, 2),
+    (3, 72, 24, false, false, 1),
+    (5, 72, 40, true, false, 2),
+    (5, 120, 40, true, false, 1),
+    (5, 120, 40, true, false, 1),
+    (3, 240, 80, false, true, 2),
+    (3, 200, 80, false, true, 1),
+    (3, 184, 80, false, true, 1),
+    (3, 184, 80, false, true, 1),
+    (3, 480, 112, true, true, 1),
+    (3, 672, 112, true, true, 1),
+    (5, 672, 160, true, true, 2),
+    (5, 960, 160, true, true, 1),
+    (5, 960, 160, true, true, 1),
+];
+
+const SMALL: [Row; 11] = [
+    (3, 16, 16, true, false, 2),
+    (3, 72, 24, false, false, 2),
+    (3, 88, 24, false, false, 1),
+    (5, 96, 40, true, true, 2),
+    (5, 240, 40, true, true, 1),
+    (5, 240, 40, true, true, 1),
+    (5, 120, 48, true, true, 1),
+    (5, 144, 48, true, true, 1),
+    (5, 288, 96, true, true, 2),
+    (5, 576, 96, true, true, 1),
+    (5, 576, 96, true, true, 1),
+];
+
+pub(crate) fn build(name: &str, large: bool, origin: Origin, classes: usize) -> Built {
+    let rows: &[Row] = if large { &LARGE } else { &SMALL };
+    let (mut net, image) = Net::new(name, origin, PLAIN);
+    net.eps = if origin == Origin::Torch { 1e-3 } else { 1e-5 };
+    let names = Names::sequence("features.0", 0, "conv");
+    let mut x = net.unit_act(image, &names, Conv::new(16, 3).stride(2), Act::HardSwish);
+    for (index, row) in rows.iter().enumerate() {
+        x = block(&mut net, x, index, row);
+    }
+    let last = format!("features.{}", rows.len() + 1);
+    let squeezed = if large { 960 } else { 576 };
+    let names = Names::sequence(&last, 0, "last_second_conv");
+    x = net.unit_act(x, &names, Conv::new(squeezed, 1), Act::HardSwish);
+    x = if origin == Origin::Torch {
+        let x = net.pool_flat(x);
+        net.b
+            .linear("classifier.0", x, if large { 1280 } else { 1024 })
+    } else {
+        let x = net.b.global_avg_pool(x);
+        let x = net.conv(x, "classifier.0", "last_conv", Conv::new(1280, 1));
+        net.b.flatten(x)
+    };
+    x = net.b.act(x, Act::HardSwish);
+    x = net.b.dropout(x, 0.2);
+    let logits = net.linear(x, "classifier.3", "fc", classes, 0.8);
+    net.finish(logits)
+}
+
+fn block(net: &mut Net, input: NodeId, index: usize, row: &Row) -> NodeId {
+    let &(kernel, expanded, out, squeeze, hard_swish, stride) = row;
+    let torch = net.origin == Origin::Torch;
+    let act = if hard_swish {
+        Act::HardSwish
+    } else {
+        Act::Relu
+    };
+    let paddle = format!("blocks.{index}");
+    let in_channels = net.b.channels(input);
+    let expands = expanded != in_channels || !torch;
+    // torchvision numbers what is there; a block without expansion begins at 0 with its depthwise
+    // layer. PaddleClas's extra expansion gets a name of its own, so that all others stay the same.
+    let numbered = expanded != in_channels;
+    let mut part = 0;
+    let name = |part: usize| format!("features.{}.block.{part}", index + 1);
+    let mut x = input;
+    if expands {
+        let prefix = if numbered {
+            name(0)
+        } else {
+            format!("features.{}.expand", index + 1)
+        };
+        let names = Names::sequence(&prefix, 0, format!("{paddle}.expand_conv"));
+        x = net.unit_act(x, &names, Conv::new(expanded, 1), act);
+        part += usize::from(numbered);
+    }
+    let names = Names::sequence(&name(part), 0, format!("{paddle}.bottleneck_conv"));
+    x = net.unit_act(
+        x,
+        &names,
+        Conv::depthwise(expanded, kernel).stride(stride),
+        act,
+    );
+    part += 1;
+    if squeeze {
+        let (squeezed, slope) = if torch {
+            (make_divisible(expanded as f64 / 4.0), 1.0 / 6.0)
+        } else {
+            (expanded / 4, 0.2)
+        };
+        let names = [format!("{}.fc1", name(part)), format!("{}.fc2", name(part))];
+        x = net.squeeze_excite(x, names, &format!("{paddle}.mid_se"), squeezed, slope);
+        part += 1;
+    }
+    let names = Names::sequence(&name(part), 0, format!("{paddle}.linear_conv"));
+    x = net.unit(x, &names, Conv::new(out, 1));
+    if stride == 1 && in_channels == out {
+        net.b.add(input, x)
+    } else {
+        x
+    }
+}

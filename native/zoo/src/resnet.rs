@@ -1,0 +1,119 @@
+//! ResNet (He et al. 2015, with the stride in the 3×3 convolution as both torchvision and PaddleClas
+//! have it) and its `vd` variant (He et al. 2018, "Bag of Tricks": three 3×3 convolutions in the
+//! stem, 2×2 average pooling before the shortcut's convolution).
+//!
+//! Names: torchvision; the `vd` networks use those of timm's `resnet*d`, the same network.
+//! PaddleClas puts a convolution into the very first shortcut of the 18- and 34-layer networks too;
+//! torchvision and timm do not.
+
+use oarlock_graph::{Act, Conv, NodeId};
+
+use crate::net::{Names, Net, PLAIN};
+use crate::{Built, Origin};
+
+pub(crate) fn build(name: &str, depth: u32, vd: bool, origin: Origin, classes: usize) -> Built {
+    let (blocks, bottleneck) = match depth {
+        18 => ([2, 2, 2, 2], false),
+        34 => ([3, 4, 6, 3], false),
+        50 => ([3, 4, 6, 3], true),
+        101 => ([3, 4, 23, 3], true),
+        152 => ([3, 8, 36, 3], true),
+        _ => ([3, 12, 48, 3], true), // 200
+    };
+    let (mut net, image) = Net::new(name, origin, PLAIN);
+    let mut x = stem(&mut net, image, vd);
+    x = net.b.max_pool(x, 3, 2, 1);
+    let mut paddle_block = 0;
+    for (stage, &count) in blocks.iter().enumerate() {
+        for index in 0..count {
+            let block = Block {
+                name: format!("layer{}.{index}", stage + 1),
+                paddle: format!("blocks.{paddle_block}"),
+                filters: 64 << stage,
+                stride: if index == 0 && stage > 0 { 2 } else { 1 },
+                first: index == 0,
+                vd,
+            };
+            x = block.build(&mut net, x, bottleneck);
+            paddle_block += 1;
+        }
+    }
+    let x = net.pool_flat(x);
+    let logits = net.linear(x, "fc", "fc", classes, 1.0);
+    net.finish(logits)
+}
+
+fn stem(net: &mut Net, image: NodeId, vd: bool) -> NodeId {
+    if !vd {
+        let names = Names::new("conv1", "bn1", "stem.0");
+        return net.unit_act(image, &names, Conv::new(64, 7).stride(2), Act::Relu);
+    }
+    let names = Names::sequence("conv1", 0, "stem.0");
+    let x = net.unit_act(image, &names, Conv::new(32, 3).stride(2), Act::Relu);
+    let x = net.unit_act(
+        x,
+        &Names::sequence("conv1", 3, "stem.1"),
+        Conv::new(32, 3),
+        Act::Relu,
+    );
+    let names = Names::new("conv1.6", "bn1", "stem.2");
+    net.unit_act(x, &names, Conv::new(64, 3), Act::Relu)
+}
+
+struct Block {
+    name: String,
+    paddle: String,
+    filters: usize,
+    stride: usize,
+    first: bool,
+    vd: bool,
+}
+
+impl Block {
+    fn build(&self, net: &mut Net, input: NodeId, bottleneck: bool) -> NodeId {
+        let (f, s) = (self.filters, self.stride);
+        let convs: Vec<Conv> = if bottleneck {
+            vec![
+                Conv::new(f, 1),
+                Conv::new(f, 3).stride(s),
+                Conv::new(4 * f, 1),
+            ]
+        } else {
+            vec![Conv::new(f, 3).stride(s), Conv::new(f, 3)]
+        };
+        let out = if bottleneck { 4 * f } else { f };
+        let mut x = input;
+        for (i, &conv) in convs.iter().enumerate() {
+            let names = Names::new(
+                format!("{}.conv{}", self.name, i + 1),
+                format!("{}.bn{}", self.name, i + 1),
+                format!("{}.conv{i}", self.paddle),
+            );
+            x = net.unit(x, &names, conv);
+            if i + 1 < convs.len() {
+                x = net.b.act(x, Act::Relu);
+            }
+        }
+        let changes = s != 1 || net.b.channels(input) != out;
+        let shortcut = if changes || (self.first && net.origin == Origin::Paddle) {
+            self.shortcut(net, input, out)
+        } else {
+            input
+        };
+        let x = net.b.add(x, shortcut);
+        net.b.act(x, Act::Relu)
+    }
+
+    fn shortcut(&self, net: &mut Net, mut x: NodeId, out: usize) -> NodeId {
+        let prefix = format!("{}.downsample", self.name);
+        let paddle = format!("{}.short", self.paddle);
+        if self.vd {
+            if self.stride != 1 {
+                x = net.b.avg_pool(x, 2, 2, true);
+            }
+            return net.unit(x, &Names::sequence(&prefix, 1, paddle), Conv::new(out, 1));
+        }
+        let conv = Conv::new(out, 1).stride(self.stride);
+        net.unit(x, &Names::sequence(&prefix, 0, paddle), conv)
+    }
+}
