@@ -1,0 +1,13 @@
+/** `npm run bench -- [train] [infer] [e2e] [api]`: all questions without a name. */
+import { api } from './api.js';
+import { endToEnd } from './e2e.js';
+import { infer, train } from './steps.js';
+
+const questions: Record<string, () => Promise<void>> = { train, infer, e2e: endToEnd, api };
+const asked = process.argv.slice(2).filter((word) => !word.startsWith('-'));
+const unknown = asked.filter((word) => !(word in questions));
+if (unknown.length > 0) {
+  process.stderr.write(`There is no benchmark ${unknown.join(', ')}. Known: ${Object.keys(questions).join(', ')}\n`);
+  process.exit(2);
+}
+for (const name of asked.length > 0 ? asked : Object.keys(questions)) await questions[name]?.();
