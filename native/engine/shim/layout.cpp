@@ -1,0 +1,75 @@
+// Memory order, image normalisation, dropout, activations.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+
+#include "guard.h"
+
+using namespace oarlock;
+
+extern "C" ok_status ok_to_channels_last(ok_tensor input, ok_tensor *output) {
+  return guarded([&] { *output = give(tensor(input).contiguous(at::MemoryFormat::ChannelsLast)); });
+}
+
+namespace {
+template <typename T>
+void normalize(const uint8_t *pixels, int64_t count, const float *mean, const float *std, T *out) {
+  // A pixel has 256 values in 3 channels: look the results up.
+  T table[3][256];
+  for (int c = 0; c < 3; ++c)
+    for (int v = 0; v < 256; ++v) table[c][v] = static_cast<T>((static_cast<float>(v) / 255.0f - mean[c]) / std[c]);
+  at::parallel_for(0, count, 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int c = 0; c < 3; ++c) out[3 * i + c] = table[c][pixels[3 * i + c]];
+  });
+}
+}  // namespace
+
+extern "C" ok_status ok_normalize(const uint8_t *pixels, int64_t n, int64_t h, int64_t w, const float *mean,
+                                  const float *std, int32_t bf16, ok_tensor *output) {
+  return guarded([&] {
+    auto options = at::TensorOptions(bf16 ? at::kBFloat16 : at::kFloat).memory_format(at::MemoryFormat::ChannelsLast);
+    at::Tensor out = at::empty({n, 3, h, w}, options);
+    if (bf16)
+      normalize(pixels, n * h * w, mean, std, out.data_ptr<at::BFloat16>());
+    else
+      normalize(pixels, n * h * w, mean, std, out.data_ptr<float>());
+    *output = give(out);
+  });
+}
+
+extern "C" ok_status ok_dropout(ok_tensor input, double p, uint64_t seed, ok_tensor *output) {
+  return guarded([&] {
+    const at::Tensor &x = tensor(input);
+    at::Generator generator;
+    if (x.is_cpu()) {
+      generator = at::detail::createCPUGenerator(seed);
+    } else {
+      generator = at::globalContext().defaultGenerator(x.device()).clone();
+      generator.set_current_seed(seed);
+    }
+    at::Tensor mask;
+    {
+      at::NoGradGuard guard;
+      mask = at::empty_like(x).bernoulli_(1.0 - p, generator).div_(1.0 - p);
+    }
+    *output = give(x * mask);
+  });
+}
+
+extern "C" ok_status ok_activation(ok_tensor input, int32_t act, double a, double b, int32_t in_place,
+                                   ok_tensor *output) {
+  return guarded([&] {
+    at::Tensor x = tensor(input);
+    switch (act) {
+      case OK_RELU: *output = give(in_place ? x.relu_() : x.relu()); return;
+      case OK_RELU6: *output = give(in_place ? at::hardtanh_(x, 0, 6) : at::hardtanh(x, 0, 6)); return;
+      case OK_HARD_SWISH: *output = give(at::hardswish(x)); return;
+      case OK_HARD_SIGMOID: *output = give(x.mul(a).add_(b).clamp_(0, 1)); return;
+      case OK_SWISH: *output = give(at::silu(x)); return;
+      case OK_SIGMOID: *output = give(x.sigmoid()); return;
+      case OK_LEAKY_RELU: *output = give(in_place ? at::leaky_relu_(x, a) : at::leaky_relu(x, a)); return;
+      case OK_MISH: *output = give(at::mish(x)); return;
+    }
+    TORCH_CHECK(false, "unknown activation ", act);
+  });
+}

@@ -1,0 +1,45 @@
+// C interface to what libtorch offers and the tch crate does not. Tensors are `at::Tensor*`, as in tch.
+//
+// Every entry point that can fail returns a status: 0 when done, else a code of `ok_code`, with the
+// text in `message` (allocated with malloc, freed by the caller). No exception leaves this library.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum ok_code { OK_DONE = 0, OK_OUT_OF_MEMORY = 1, OK_DEVICE_FAULT = 2, OK_ERROR = 3, OK_UNKNOWN = 4 };
+
+typedef struct {
+  int32_t code;
+  char *message;
+} ok_status;
+
+typedef void *ok_tensor;
+
+// runtime.cpp
+ok_status ok_init(int32_t threads);
+int32_t ok_threads(void);
+
+// layout.cpp
+ok_status ok_to_channels_last(ok_tensor input, ok_tensor *output);
+ok_status ok_normalize(const uint8_t *pixels, int64_t n, int64_t h, int64_t w, const float *mean, const float *std,
+                       int32_t bf16, ok_tensor *output);
+ok_status ok_dropout(ok_tensor input, double p, uint64_t seed, ok_tensor *output);
+
+// Activation functions; `in_place` may overwrite the input.
+enum ok_act { OK_RELU, OK_RELU6, OK_HARD_SWISH, OK_HARD_SIGMOID, OK_SWISH, OK_SIGMOID, OK_LEAKY_RELU, OK_MISH };
+ok_status ok_activation(ok_tensor input, int32_t act, double a, double b, int32_t in_place, ok_tensor *output);
+
+// optim.cpp
+ok_status ok_sgd_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor momentum, double lr,
+                      double momentum_factor, double weight_decay, int32_t first);
+ok_status ok_adam_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor exp_avg, ok_tensor exp_avg_sq,
+                       double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,8 @@
+//! The graph executor: runs an [`oarlock_graph::Graph`] forward and backward on libtorch.
+
+mod input;
+mod network;
+mod ops;
+
+pub use input::normalized_input;
+pub use network::{Network, Parameter};

@@ -1,0 +1,254 @@
+//! A graph with its weights on a device.
+
+use std::cell::Cell;
+
+use oarlock_graph::{Graph, HostTensor, NodeId, Op, ParamKind, WeightMap};
+use oarlock_jobs::ErrorCode;
+use tch::{Device, Kind, Tensor};
+
+use super::ops;
+use crate::runtime::Placement;
+use crate::{EngineError, Result, ffi};
+
+/// A parameter or buffer on the device.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Full name, `<node>.<suffix>`.
+    pub name: String,
+    /// Role.
+    pub kind: ParamKind,
+    /// fp32 weights; what is saved and what the optimizer updates.
+    pub master: Tensor,
+    /// What the forward pass reads and what gets the gradient: `master` itself, or its bf16 copy.
+    pub compute: Tensor,
+}
+
+impl Parameter {
+    /// Whether it is learned (running statistics are not).
+    pub fn trainable(&self) -> bool {
+        !matches!(self.kind, ParamKind::RunningMean | ParamKind::RunningVar)
+    }
+}
+
+/// A graph with its weights on a device, ready to run forward and backward.
+///
+/// Not `Sync`: one thread at a time.
+#[derive(Debug)]
+pub struct Network {
+    graph: Graph,
+    placement: Placement,
+    parameters: Vec<Parameter>,
+    /// First parameter of each node.
+    offsets: Vec<usize>,
+    /// Values nobody needs after node i.
+    dead: Vec<Vec<NodeId>>,
+    /// Whether node i may overwrite its first input.
+    in_place: Vec<bool>,
+    seed: Cell<u64>,
+}
+
+impl Network {
+    /// Places `graph` with `weights` on a device; weights are cast to the compute type as needed.
+    ///
+    /// # Errors
+    /// `InvalidData` when a weight is missing or has another shape; out of memory.
+    pub fn new(graph: Graph, weights: &WeightMap, placement: Placement) -> Result<Self> {
+        let mut parameters = Vec::new();
+        let mut offsets = Vec::with_capacity(graph.nodes.len());
+        for node in &graph.nodes {
+            offsets.push(parameters.len());
+            for param in node.op.params() {
+                let name = format!("{}.{}", node.name, param.suffix);
+                let host = weights.get(&name).ok_or_else(|| {
+                    EngineError::new(
+                        ErrorCode::InvalidData,
+                        format!("the weight `{name}` is missing"),
+                    )
+                })?;
+                if host.shape != param.shape {
+                    return Err(EngineError::new(
+                        ErrorCode::InvalidData,
+                        format!(
+                            "the weight `{name}` has shape {:?}, the network needs {:?}",
+                            host.shape, param.shape
+                        ),
+                    ));
+                }
+                parameters.push(upload(name, param.kind, host, &node.op, placement)?);
+            }
+        }
+        let uses = ops::consumers(&graph);
+        let in_place = (0..graph.nodes.len())
+            .map(|i| ops::may_overwrite(&graph, &uses, i))
+            .collect();
+        let dead = ops::last_uses(&graph);
+        Ok(Self {
+            graph,
+            placement,
+            parameters,
+            offsets,
+            dead,
+            in_place,
+            seed: Cell::new(0),
+        })
+    }
+
+    /// The network's description.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Where and in which number format it computes.
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Parameters and buffers in graph order.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Chooses the dropout masks of the following forward pass; the same seed gives the same masks.
+    pub fn set_seed(&self, seed: u64) {
+        self.seed.set(seed);
+    }
+
+    /// Runs the network on normalised images (N×C×H×W, any memory order, fp32 or bf16).
+    ///
+    /// With `train`, batch norms use and update batch statistics, dropout drops and the result carries the
+    /// gradient graph. Without, nothing is recorded. Returns the first output in the compute type.
+    ///
+    /// # Errors
+    /// Out of memory; a shape that does not fit the network.
+    pub fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
+        let mut outputs = self.forward_all(input, train)?;
+        if outputs.is_empty() {
+            return Err(EngineError::internal("the network has no output"));
+        }
+        Ok(outputs.swap_remove(0))
+    }
+
+    /// Like [`Self::forward`], with all outputs in the graph's order.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_all(&self, input: &Tensor, train: bool) -> Result<Vec<Tensor>> {
+        let _guard = (!train).then(tch::no_grad_guard);
+        let input = ops::prepare_input(input, self.placement)?;
+        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
+        for (i, node) in self.graph.nodes.iter().enumerate() {
+            let value = if matches!(node.op, Op::Input { .. }) {
+                input.shallow_clone()
+            } else {
+                let mut inputs = Vec::with_capacity(node.inputs.len());
+                for &id in &node.inputs {
+                    inputs.push(values[id].as_ref().ok_or_else(|| {
+                        EngineError::internal(format!(
+                            "`{}` reads a value that is not computed yet",
+                            node.name
+                        ))
+                    })?);
+                }
+                let end = self
+                    .offsets
+                    .get(i + 1)
+                    .copied()
+                    .unwrap_or(self.parameters.len());
+                let call = ops::Call {
+                    params: &self.parameters[self.offsets[i]..end],
+                    train,
+                    in_place: self.in_place[i],
+                    seed: self.seed.get() ^ (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                };
+                ops::run(&node.op, &inputs, &call).map_err(|e| at_node(e, &node.name))?
+            };
+            values.push(Some(value));
+            for &id in &self.dead[i] {
+                values[id] = None;
+            }
+        }
+        self.graph
+            .outputs
+            .iter()
+            .map(|o| {
+                values[o.node]
+                    .as_ref()
+                    .map(Tensor::shallow_clone)
+                    .ok_or_else(|| EngineError::internal(format!("output `{}` is missing", o.name)))
+            })
+            .collect()
+    }
+
+    /// Copies parameters and buffers to host memory.
+    ///
+    /// # Errors
+    /// A failed device copy.
+    pub fn to_weights(&self) -> Result<WeightMap> {
+        self.parameters
+            .iter()
+            .map(|p| Ok((p.name.clone(), download(&p.master)?)))
+            .collect()
+    }
+}
+
+fn at_node(error: EngineError, node: &str) -> EngineError {
+    error.with("layer", node)
+}
+
+/// Host copy of a tensor, fp32, row-major.
+pub(crate) fn download(tensor: &Tensor) -> Result<HostTensor> {
+    let flat = tensor
+        .f_detach()?
+        .f_to_device(Device::Cpu)?
+        .f_to_kind(Kind::Float)?
+        .f_contiguous()?;
+    let mut data = vec![0f32; flat.numel()];
+    if !data.is_empty() {
+        flat.f_copy_data(&mut data, flat.numel())?;
+    }
+    let shape = flat
+        .size()
+        .into_iter()
+        .map(|d| usize::try_from(d).unwrap_or(0))
+        .collect();
+    Ok(HostTensor { shape, data })
+}
+
+/// Device copy of a host tensor, fp32; four-dimensional ones with the channels innermost.
+pub(crate) fn upload_tensor(host: &HostTensor, device: Device) -> Result<Tensor> {
+    let shape: Vec<i64> = host.shape.iter().map(|&d| d as i64).collect();
+    let tensor = Tensor::f_from_slice(&host.data)?
+        .f_reshape(&shape[..])?
+        .f_to_device(device)?;
+    if shape.len() == 4 {
+        ffi::to_channels_last(&tensor)
+    } else {
+        Ok(tensor)
+    }
+}
+
+fn upload(
+    name: String,
+    kind: ParamKind,
+    host: &HostTensor,
+    op: &Op,
+    placement: Placement,
+) -> Result<Parameter> {
+    let master = upload_tensor(host, placement.device)?;
+    // Batch norms keep fp32 parameters: their kernels take bf16 activations with them, and the sums need the digits.
+    let compute = if placement.compute != Kind::Float && !matches!(op, Op::BatchNorm { .. }) {
+        master.f_to_kind(placement.compute)?
+    } else {
+        master.shallow_clone()
+    };
+    let mut parameter = Parameter {
+        name,
+        kind,
+        master,
+        compute,
+    };
+    if parameter.trainable() {
+        parameter.compute = parameter.compute.f_set_requires_grad(true)?;
+    }
+    Ok(parameter)
+}
