@@ -25,11 +25,13 @@ impl Profile {
     /// The profile of a workspace file by its usual name.
     pub fn of_file(name: &str) -> Option<Self> {
         Some(match name {
-            "statis.pkl" | "statistics" => Self::Statistics,
+            "statis.pkl" | "statis" | "statistics" => Self::Statistics,
             "params.pkl" | "params" => Self::Params,
-            "eval_res.pkl" | "report" => Self::Report,
-            "sensitivities_xy.pkl" | "sensitivities.data" | "sensitivities" => Self::Sensitivities,
-            "model.sensi.data" | "sensitivity_status" => Self::SensitivityStatus,
+            "eval_res.pkl" | "eval_res" | "report" => Self::Report,
+            "sensitivities_xy.pkl" | "sensitivities.data" | "sensitivities_xy" | "sensitivities" => {
+                Self::Sensitivities
+            }
+            "model.sensi.data" | "sensi_data" | "sensitivity_status" => Self::SensitivityStatus,
             _ => return None,
         })
     }
