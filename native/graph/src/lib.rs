@@ -9,6 +9,7 @@
 //! | parameters, multiply–accumulates | [`cost`], [`parameter_count`] |
 //! | initial weights | [`init_weights`] |
 //! | inference graph | [`fold_batch_norm`] |
+//! | ONNX file | [`onnx::write`], [`onnx::export`] |
 
 mod builder;
 mod check;
@@ -17,6 +18,7 @@ mod error;
 mod fold;
 mod init;
 mod ir;
+pub mod onnx;
 mod shape;
 
 pub use builder::{Conv, GraphBuilder};

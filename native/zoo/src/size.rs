@@ -23,7 +23,7 @@ impl InputSize {
                 self.min
             ));
         }
-        if height % self.multiple != 0 || width % self.multiple != 0 {
+        if !height.is_multiple_of(self.multiple) || !width.is_multiple_of(self.multiple) {
             return Some(format!(
                 "height and width must be multiples of {}, not {height}×{width}",
                 self.multiple

@@ -1,0 +1,346 @@
+//! Our operations as ONNX nodes.
+
+use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use crate::shape::Value;
+use crate::{Act, Graph, GraphError, HostTensor, Node, Op, WeightMap};
+
+pub(super) const FLOAT: i32 = 1;
+const INT64: i32 = 7;
+
+/// A graph in ONNX's terms. Weights stay where they are: they are written after `proto`.
+pub(super) struct Lowered<'a> {
+    pub proto: GraphProto,
+    pub weights: Vec<(String, &'a HostTensor)>,
+}
+
+/// Translates nodes one by one; `names[id]` is the ONNX value that holds node `id`.
+pub(super) struct Lowering<'a> {
+    graph: &'a Graph,
+    weights: &'a WeightMap,
+    values: &'a [Value],
+    out: Lowered<'a>,
+}
+
+impl<'a> Lowering<'a> {
+    pub fn new(graph: &'a Graph, weights: &'a WeightMap, values: &'a [Value]) -> Self {
+        let out = Lowered {
+            proto: GraphProto::default(),
+            weights: Vec::new(),
+        };
+        Self {
+            graph,
+            weights,
+            values,
+            out,
+        }
+    }
+
+    pub fn finish(self) -> Lowered<'a> {
+        self.out
+    }
+
+    /// Appends one ONNX node.
+    pub fn emit(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        output: &str,
+        attribute: Vec<AttributeProto>,
+    ) {
+        self.out.proto.node.push(NodeProto {
+            input: inputs.iter().map(|&s| s.to_owned()).collect(),
+            output: vec![output.to_owned()],
+            name: output.to_owned(),
+            op_type: op_type.to_owned(),
+            attribute,
+        });
+    }
+
+    fn constant(&mut self, name: String, dims: &[usize], data_type: i32, raw: Vec<u8>) -> String {
+        self.out.proto.initializer.push(TensorProto {
+            dims: dims.iter().map(|&d| d as i64).collect(),
+            data_type,
+            name: name.clone(),
+            raw_data: Some(raw),
+        });
+        name
+    }
+
+    fn floats(&mut self, name: String, dims: &[usize], data: &[f32]) -> String {
+        let raw = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(name, dims, FLOAT, raw)
+    }
+
+    fn ints(&mut self, name: String, data: &[usize]) -> String {
+        let raw = data
+            .iter()
+            .flat_map(|&v| (v as i64).to_le_bytes())
+            .collect();
+        self.constant(name, &[data.len()], INT64, raw)
+    }
+
+    /// Names of the node's parameters, which are noted for writing.
+    fn params(&mut self, node: &Node) -> Vec<String> {
+        let mut names = Vec::new();
+        for param in node.op.params() {
+            let name = format!("{}.{}", node.name, param.suffix);
+            if let Some(tensor) = self.weights.get(&name) {
+                self.out.weights.push((name.clone(), tensor));
+            }
+            names.push(name);
+        }
+        names
+    }
+
+    /// Appends the ONNX nodes of `node`; the last one makes the value `out`.
+    pub fn node(
+        &mut self,
+        id: usize,
+        node: &Node,
+        x: &[&str],
+        out: &str,
+    ) -> Result<(), GraphError> {
+        match &node.op {
+            Op::Input { .. } | Op::Dropout { .. } => {}
+            Op::Conv2d {
+                kernel,
+                stride,
+                padding,
+                dilation,
+                groups,
+                ..
+            } => {
+                let params = self.params(node);
+                let mut attributes = window(*kernel, *stride, *padding);
+                attributes.push(ints("dilations", dilation));
+                attributes.push(int("group", *groups));
+                self.emit("Conv", &all(x, &params), out, attributes);
+            }
+            Op::BatchNorm { eps, .. } => {
+                let params = self.params(node);
+                let epsilon = float("epsilon", *eps as f32);
+                self.emit("BatchNormalization", &all(x, &params), out, vec![epsilon]);
+            }
+            Op::Activation(act) => self.activation(*act, x[0], out),
+            Op::MaxPool {
+                kernel,
+                stride,
+                padding,
+                ceil,
+            } => {
+                let mut attributes = window(*kernel, *stride, *padding);
+                attributes.push(int("ceil_mode", usize::from(*ceil)));
+                self.emit("MaxPool", x, out, attributes);
+            }
+            Op::AvgPool {
+                kernel,
+                stride,
+                padding,
+                ceil,
+                count_include_pad,
+            } => {
+                let mut attributes = window(*kernel, *stride, *padding);
+                attributes.push(int("ceil_mode", usize::from(*ceil)));
+                attributes.push(int("count_include_pad", usize::from(*count_include_pad)));
+                self.emit("AveragePool", x, out, attributes);
+            }
+            Op::GlobalAvgPool => self.emit("GlobalAveragePool", x, out, Vec::new()),
+            Op::AdaptiveAvgPool { size } => self.adaptive_pool(id, *size, x[0], out)?,
+            Op::Add => {
+                let op = if x.len() == 2 { "Add" } else { "Sum" };
+                self.emit(op, x, out, Vec::new());
+            }
+            Op::Mul => self.emit("Mul", x, out, Vec::new()),
+            Op::Concat => self.emit("Concat", x, out, vec![int("axis", 1)]),
+            Op::Slice { start, len } => {
+                let starts = self.ints(format!("{out}.starts"), &[*start]);
+                let ends = self.ints(format!("{out}.ends"), &[start + len]);
+                let axes = self.ints(format!("{out}.axes"), &[1]);
+                self.emit("Slice", &[x[0], &starts, &ends, &axes], out, Vec::new());
+            }
+            Op::ChannelShuffle { groups } => {
+                // As a permutation of channels, which works for any height and width.
+                let channels = self.values[id].channels();
+                let per_group = channels / groups;
+                let order: Vec<usize> = (0..channels)
+                    .map(|c| c % groups * per_group + c / groups)
+                    .collect();
+                let order = self.ints(format!("{out}.order"), &order);
+                self.emit("Gather", &[x[0], &order], out, vec![int("axis", 1)]);
+            }
+            Op::Upsample { scale, bilinear } => {
+                let factor = *scale as f32;
+                let scales =
+                    self.floats(format!("{out}.scales"), &[4], &[1.0, 1.0, factor, factor]);
+                let attributes = if *bilinear {
+                    vec![
+                        text("mode", "linear"),
+                        text("coordinate_transformation_mode", "half_pixel"),
+                    ]
+                } else {
+                    vec![
+                        text("mode", "nearest"),
+                        text("coordinate_transformation_mode", "asymmetric"),
+                        text("nearest_mode", "floor"),
+                    ]
+                };
+                self.emit("Resize", &[x[0], "", &scales], out, attributes);
+            }
+            Op::Flatten => self.emit("Flatten", x, out, vec![int("axis", 1)]),
+            Op::Linear { .. } => {
+                let params = self.params(node);
+                self.emit("Gemm", &all(x, &params), out, vec![int("transB", 1)]);
+            }
+            Op::Softmax => self.softmax(x[0], out),
+        }
+        Ok(())
+    }
+
+    /// Softmax over the last axis.
+    pub fn softmax(&mut self, x: &str, out: &str) {
+        let axis = AttributeProto {
+            i: Some(-1),
+            ..int("axis", 0)
+        };
+        self.emit("Softmax", &[x], out, vec![axis]);
+    }
+
+    fn activation(&mut self, act: Act, x: &str, out: &str) {
+        match act {
+            Act::Relu => self.emit("Relu", &[x], out, Vec::new()),
+            Act::Relu6 => {
+                let low = self.floats(format!("{out}.min"), &[], &[0.0]);
+                let high = self.floats(format!("{out}.max"), &[], &[6.0]);
+                self.emit("Clip", &[x, &low, &high], out, Vec::new());
+            }
+            Act::HardSwish => self.emit("HardSwish", &[x], out, Vec::new()),
+            Act::HardSigmoid { slope, offset } => {
+                let attributes = vec![float("alpha", slope), float("beta", offset)];
+                self.emit("HardSigmoid", &[x], out, attributes);
+            }
+            Act::Swish => {
+                let gate = format!("{out}.sigmoid");
+                self.emit("Sigmoid", &[x], &gate, Vec::new());
+                self.emit("Mul", &[x, &gate], out, Vec::new());
+            }
+            Act::Sigmoid => self.emit("Sigmoid", &[x], out, Vec::new()),
+            Act::LeakyRelu { slope } => {
+                self.emit("LeakyRelu", &[x], out, vec![float("alpha", slope)]);
+            }
+            Act::Mish => {
+                let (soft, gate) = (format!("{out}.softplus"), format!("{out}.tanh"));
+                self.emit("Softplus", &[x], &soft, Vec::new());
+                self.emit("Tanh", &[&soft], &gate, Vec::new());
+                self.emit("Mul", &[x, &gate], out, Vec::new());
+            }
+        }
+    }
+
+    /// ONNX has no adaptive pooling: for a known size it is a pooling when sizes divide, else the
+    /// product with an averaging matrix on each side.
+    fn adaptive_pool(
+        &mut self,
+        id: usize,
+        size: [usize; 2],
+        x: &str,
+        out: &str,
+    ) -> Result<(), GraphError> {
+        if size == [1, 1] {
+            self.emit("GlobalAveragePool", &[x], out, Vec::new());
+            return Ok(());
+        }
+        let Value::Map { hw: Some(from), .. } = self.values[self.graph.nodes[id].inputs[0]] else {
+            return Err(GraphError::Export {
+                graph: self.graph.name.clone(),
+                reason: "its adaptive pooling needs a fixed image size: give one".to_owned(),
+            });
+        };
+        if from[0].is_multiple_of(size[0]) && from[1].is_multiple_of(size[1]) {
+            let kernel = [from[0] / size[0], from[1] / size[1]];
+            self.emit("AveragePool", &[x], out, window(kernel, kernel, [0, 0]));
+            return Ok(());
+        }
+        let rows = averaging(from[0], size[0]);
+        let rows = self.floats(format!("{out}.rows"), &[size[0], from[0]], &rows);
+        let columns = transposed(&averaging(from[1], size[1]), from[1]);
+        let columns = self.floats(format!("{out}.columns"), &[from[1], size[1]], &columns);
+        let half = format!("{out}.half");
+        self.emit("MatMul", &[&rows, x], &half, Vec::new());
+        self.emit("MatMul", &[&half, &columns], out, Vec::new());
+        Ok(())
+    }
+}
+
+/// `to`×`from` matrix that averages as PyTorch's adaptive pooling: cell i spans
+/// ⌊i·from/to⌋ … ⌈(i+1)·from/to⌉.
+fn averaging(from: usize, to: usize) -> Vec<f32> {
+    let mut matrix = vec![0.0; to * from];
+    for (i, row) in matrix.chunks_exact_mut(from).enumerate() {
+        let (start, end) = (i * from / to, ((i + 1) * from).div_ceil(to));
+        row[start..end].fill(1.0 / (end - start) as f32);
+    }
+    matrix
+}
+
+fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
+    let rows = matrix.len() / columns;
+    (0..matrix.len())
+        .map(|i| matrix[i % rows * columns + i / rows])
+        .collect()
+}
+
+fn all<'s>(inputs: &[&'s str], params: &'s [String]) -> Vec<&'s str> {
+    inputs
+        .iter()
+        .copied()
+        .chain(params.iter().map(String::as_str))
+        .collect()
+}
+
+fn window(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Vec<AttributeProto> {
+    let [top, left] = padding;
+    vec![
+        ints("kernel_shape", &kernel),
+        ints("strides", &stride),
+        ints("pads", &[top, left, top, left]),
+    ]
+}
+
+fn float(name: &str, value: f32) -> AttributeProto {
+    AttributeProto {
+        name: name.to_owned(),
+        f: Some(value),
+        r#type: 1,
+        ..Default::default()
+    }
+}
+
+fn int(name: &str, value: usize) -> AttributeProto {
+    let i = Some(value as i64);
+    AttributeProto {
+        name: name.to_owned(),
+        i,
+        r#type: 2,
+        ..Default::default()
+    }
+}
+
+fn text(name: &str, value: &str) -> AttributeProto {
+    let s = Some(value.as_bytes().to_vec());
+    AttributeProto {
+        name: name.to_owned(),
+        s,
+        r#type: 3,
+        ..Default::default()
+    }
+}
+
+fn ints(name: &str, values: &[usize]) -> AttributeProto {
+    let ints = values.iter().map(|&v| v as i64).collect();
+    AttributeProto {
+        name: name.to_owned(),
+        ints,
+        r#type: 7,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,207 @@
+//! Export to ONNX (opset 17, IR version 8).
+//!
+//! The file is written front to back with the weights straight from the [`WeightMap`]: a model of
+//! 500 MB needs no second 500 MB.
+
+mod lower;
+pub mod proto;
+mod write;
+
+use std::collections::HashSet;
+
+use crate::shape::infer_values;
+use crate::{Graph, GraphError, Op, WeightMap};
+use lower::Lowering;
+use proto::{
+    DimensionProto, ModelProto, OperatorSetIdProto, ShapeProto, StringStringEntryProto,
+    TensorTypeProto, TypeProto, ValueInfoProto,
+};
+
+/// What an exported model looks like from outside.
+#[derive(Debug, Clone)]
+pub struct OnnxOptions {
+    /// Name of the input, N×C×H×W, fp32, already normalised.
+    pub input_name: String,
+    /// Fixed height and width; `None` leaves them open (not possible with AlexNet's pooling).
+    pub image_size: Option<[usize; 2]>,
+    /// Fixed batch size; `None` leaves it open.
+    pub batch: Option<usize>,
+    /// Ends with a softmax: outputs called `logits` become `probabilities`.
+    pub softmax: bool,
+    /// Free pairs stored in the file (`metadata_props`): labels, mean, std …
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Default for OnnxOptions {
+    fn default() -> Self {
+        Self {
+            input_name: "image".to_owned(),
+            image_size: None,
+            batch: None,
+            softmax: false,
+            metadata: Vec::new(),
+        }
+    }
+}
+
+/// The ONNX file as bytes. [`write()`] needs less memory.
+///
+/// # Errors
+/// See [`write()`].
+pub fn export(
+    graph: &Graph,
+    weights: &WeightMap,
+    options: &OnnxOptions,
+) -> Result<Vec<u8>, GraphError> {
+    let mut bytes = Vec::new();
+    write(graph, weights, options, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes the ONNX file. Fold batch norms first ([`crate::fold_batch_norm`]) for a faster model;
+/// dropout is left out.
+///
+/// # Errors
+/// An invalid graph, missing or misshapen weights, an image size that the network cannot take, a
+/// model beyond protobuf's 2 GiB, or a failed write.
+pub fn write(
+    graph: &Graph,
+    weights: &WeightMap,
+    options: &OnnxOptions,
+    target: &mut impl std::io::Write,
+) -> Result<(), GraphError> {
+    graph.validate()?;
+    graph.validate_weights(weights)?;
+    let values = infer_values(graph, graph.input_channels(), options.image_size)?;
+    let mut lowering = Lowering::new(graph, weights, &values);
+    let names = value_names(graph, options);
+    for (id, node) in graph.nodes.iter().enumerate() {
+        let inputs: Vec<&str> = node.inputs.iter().map(|&i| names[i].as_str()).collect();
+        lowering.node(id, node, &inputs, &names[id])?;
+    }
+    let mut outputs = Vec::new();
+    for output in &graph.outputs {
+        let name = output_name(&output.name, options);
+        if options.softmax && output.name == LOGITS {
+            lowering.softmax(&names[output.node], &name);
+        } else if names[output.node] != name {
+            lowering.emit("Identity", &[&names[output.node]], &name, Vec::new());
+        }
+        let dims = match values[output.node] {
+            crate::Value::Map { channels, hw } => {
+                let side = |i: usize| dimension(hw.map(|hw| hw[i]), ["out_height", "out_width"][i]);
+                vec![
+                    dimension(options.batch, "batch"),
+                    fixed(channels),
+                    side(0),
+                    side(1),
+                ]
+            }
+            crate::Value::Vector { features } => {
+                vec![dimension(options.batch, "batch"), fixed(features)]
+            }
+        };
+        outputs.push(value_info(name, dims));
+    }
+    let mut lowered = lowering.finish();
+    let [height, width] = [0, 1].map(|i| options.image_size.map(|hw| hw[i]));
+    let dims = vec![
+        dimension(options.batch, "batch"),
+        fixed(graph.input_channels()),
+        dimension(height, "height"),
+        dimension(width, "width"),
+    ];
+    lowered.proto.name = graph.name.clone();
+    lowered.proto.input = vec![value_info(options.input_name.clone(), dims)];
+    lowered.proto.output = outputs;
+
+    let model = ModelProto {
+        ir_version: 8,
+        producer_name: "oarlock".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        graph: None, // written after the rest, with the weights
+        opset_import: vec![OperatorSetIdProto {
+            domain: String::new(),
+            version: 17,
+        }],
+        metadata_props: options
+            .metadata
+            .iter()
+            .map(|(key, value)| StringStringEntryProto {
+                key: key.clone(),
+                value: value.clone(),
+            })
+            .collect(),
+    };
+    write::model(&graph.name, &model, &lowered, target)
+}
+
+const LOGITS: &str = "logits";
+
+fn output_name(name: &str, options: &OnnxOptions) -> String {
+    if options.softmax && name == LOGITS {
+        "probabilities"
+    } else {
+        name
+    }
+    .to_owned()
+}
+
+/// The ONNX value that holds each node: its own name, or that of the graph output it is; dropout is
+/// its input.
+fn value_names(graph: &Graph, options: &OnnxOptions) -> Vec<String> {
+    let mut taken: HashSet<String> = graph
+        .outputs
+        .iter()
+        .map(|o| output_name(&o.name, options))
+        .collect();
+    taken.insert(options.input_name.clone());
+    let mut names: Vec<String> = Vec::with_capacity(graph.nodes.len());
+    for (id, node) in graph.nodes.iter().enumerate() {
+        let direct = graph.outputs.iter().find(|o| o.node == id);
+        let direct = direct.filter(|o| !(options.softmax && o.name == LOGITS));
+        let name = match (&node.op, direct) {
+            (Op::Input { .. }, _) => options.input_name.clone(),
+            (Op::Dropout { .. }, _) => names[node.inputs[0]].clone(),
+            (_, Some(output)) => output.name.clone(),
+            _ => {
+                let mut name = node.name.clone();
+                while !taken.insert(name.clone()) {
+                    name.push('_');
+                }
+                name
+            }
+        };
+        names.push(name);
+    }
+    names
+}
+
+fn value_info(name: String, dim: Vec<DimensionProto>) -> ValueInfoProto {
+    let shape = Some(ShapeProto { dim });
+    let tensor_type = Some(TensorTypeProto {
+        elem_type: lower::FLOAT,
+        shape,
+    });
+    ValueInfoProto {
+        name,
+        r#type: Some(TypeProto { tensor_type }),
+    }
+}
+
+fn fixed(size: usize) -> DimensionProto {
+    DimensionProto {
+        dim_value: Some(size as i64),
+        dim_param: None,
+    }
+}
+
+fn dimension(size: Option<usize>, name: &str) -> DimensionProto {
+    size.map_or_else(
+        || DimensionProto {
+            dim_value: None,
+            dim_param: Some(name.to_owned()),
+        },
+        fixed,
+    )
+}
