@@ -28,9 +28,10 @@ impl Profile {
             "statis.pkl" | "statis" | "statistics" => Self::Statistics,
             "params.pkl" | "params" => Self::Params,
             "eval_res.pkl" | "eval_res" | "report" => Self::Report,
-            "sensitivities_xy.pkl" | "sensitivities.data" | "sensitivities_xy" | "sensitivities" => {
-                Self::Sensitivities
-            }
+            "sensitivities_xy.pkl"
+            | "sensitivities.data"
+            | "sensitivities_xy"
+            | "sensitivities" => Self::Sensitivities,
             "model.sensi.data" | "sensi_data" | "sensitivity_status" => Self::SensitivityStatus,
             _ => return None,
         })
