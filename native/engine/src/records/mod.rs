@@ -1,1 +1,14 @@
 //! What a training leaves behind for people: `out.log`, TensorBoard events, `model.yml`, `eval_details.json`.
+//!
+//! Nothing here knows libtorch, and nothing of it is ever read back as the truth about a task.
+
+pub mod eval_details;
+pub mod model_yml;
+pub mod outlog;
+pub mod tensorboard;
+mod yaml;
+
+pub use eval_details::EvalDetails;
+pub use model_yml::{ModelYml, Preprocessing};
+pub use outlog::{OutLog, TrainLine};
+pub use tensorboard::EventWriter;

@@ -1,0 +1,276 @@
+//! `model.yml`: what a checkpoint or an exported model is, for people and for programs.
+//!
+//! The keys are PaddleX's, so that its users and tools find what they look for; reading accepts the
+//! files PaddleX itself wrote, Python tags included.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+use oarlock_jobs::{ErrorCode, JobError, Metrics};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::yaml;
+
+/// How an image becomes the network's input.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Preprocessing {
+    /// The short side is resized to this, in pixels, keeping the aspect.
+    pub resize_short: u32,
+    /// Then the centre square of this side is cut out.
+    pub crop: u32,
+    /// Mean of R, G, B after division by 255.
+    pub mean: [f32; 3],
+    /// Standard deviation of R, G, B after division by 255.
+    pub std: [f32; 3],
+}
+
+/// Content of a `model.yml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelYml {
+    /// Network name, such as `ResNet50_vd`.
+    pub model: String,
+    /// `classifier`, `detector`, `segmenter` …
+    pub model_type: String,
+    /// Class names in the order of their ids.
+    pub labels: Vec<String>,
+    /// Metrics of the last evaluation, primary one first.
+    pub eval_metrics: Metrics,
+    /// Best value of the primary metric so far.
+    pub best_accuracy: Option<f64>,
+    /// Epoch it was reached in, from 1.
+    pub best_model_epoch: Option<u32>,
+    /// Epochs trained completely.
+    pub completed_epochs: u32,
+    /// Width and height when the network accepts no other.
+    pub fixed_input_shape: Option<[u32; 2]>,
+    /// Validation transforms.
+    pub preprocessing: Preprocessing,
+    /// `Normal` for a checkpoint, `Infer` for an exported model.
+    pub status: String,
+    /// Further top-level entries (`Inputs` and `Outputs` of exported models).
+    pub extra: IndexMap<String, Value>,
+}
+
+impl ModelYml {
+    /// The YAML text.
+    ///
+    /// # Errors
+    /// `Internal` when the text cannot be made, which no content causes.
+    pub fn to_yaml(&self) -> Result<String, JobError> {
+        let p = &self.preprocessing;
+        let mut root = json!({
+            "Model": self.model,
+            "Transforms": [
+                { "ResizeByShort":
+                    { "short_size": p.resize_short, "max_size": -1, "interp": "LINEAR" } },
+                { "CenterCrop": { "crop_size": p.crop } },
+                { "Normalize": {
+                    "mean": p.mean.map(shortest),
+                    "std": p.std.map(shortest),
+                    "min_val": [0, 0, 0],
+                    "max_val": [255.0, 255.0, 255.0],
+                    "is_scale": true,
+                } },
+            ],
+            "_Attributes": {
+                "model_type": self.model_type,
+                "num_classes": self.labels.len(),
+                "labels": self.labels,
+                "eval_metrics": self.eval_metrics,
+                "best_accuracy": self.best_accuracy,
+                "best_model_epoch": self.best_model_epoch,
+                "fixed_input_shape": self.fixed_input_shape,
+            },
+            "_init_params": { "num_classes": self.labels.len() },
+            "completed_epochs": self.completed_epochs,
+            "status": self.status,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        if let Value::Object(map) = &mut root {
+            map.extend(self.extra.iter().map(|(k, v)| (k.clone(), v.clone())));
+        }
+        serde_yaml_ng::to_string(&root)
+            .map_err(|e| JobError::new(ErrorCode::Internal, format!("model.yml: {e}")))
+    }
+
+    /// Reads a `model.yml` of ours or of PaddleX.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `InvalidData` when it is no YAML or names no model or labels.
+    pub fn read(path: &Path) -> Result<Self, JobError> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let mut error = JobError::from(e);
+            error.message = format!("'{}': {}", path.display(), error.message);
+            error
+        })?;
+        Self::parse(&text).map_err(|mut e| {
+            e.message = format!("'{}' is no usable model description: {}", path.display(), e.message);
+            e
+        })
+    }
+
+    /// Reads the text of a `model.yml`.
+    ///
+    /// # Errors
+    /// `InvalidData`, see [`ModelYml::read`].
+    pub fn parse(text: &str) -> Result<Self, JobError> {
+        let root = yaml::parse(text)?;
+        let invalid = |what: &str| JobError::new(ErrorCode::InvalidData, what);
+        let attributes = &root["_Attributes"];
+        let labels = attributes["labels"]
+            .as_array()
+            .ok_or_else(|| invalid("'_Attributes: labels' is no list"))?
+            .iter()
+            // A label such as 1 or yes was written without quotes by hand.
+            .map(|l| l.as_str().map_or_else(|| l.to_string(), str::to_owned))
+            .collect();
+        let epoch = |v: &Value| v.as_f64().filter(|e| (0.0..1e9).contains(e)).map(|e| e as u32);
+        let metrics = attributes["eval_metrics"].as_object();
+        let metrics = metrics.into_iter().flatten().map(|(k, v)| (k.clone(), v.as_f64())).collect();
+        const KNOWN: [&str; 7] = [
+            "Model",
+            "Transforms",
+            "_Attributes",
+            "_init_params",
+            "completed_epochs",
+            "status",
+            "version",
+        ];
+        let extra = root.as_object().into_iter().flatten();
+        let extra = extra.filter(|(k, _)| !KNOWN.contains(&k.as_str()));
+        Ok(Self {
+            model: root["Model"].as_str().ok_or_else(|| invalid("'Model' is missing"))?.to_owned(),
+            model_type: attributes["model_type"].as_str().unwrap_or("classifier").to_owned(),
+            labels,
+            eval_metrics: metrics,
+            best_accuracy: attributes["best_accuracy"].as_f64(),
+            best_model_epoch: epoch(&attributes["best_model_epoch"]),
+            completed_epochs: epoch(&root["completed_epochs"]).unwrap_or(0),
+            fixed_input_shape: numbers(&attributes["fixed_input_shape"]),
+            preprocessing: preprocessing(&root["Transforms"]),
+            status: root["status"].as_str().unwrap_or("Normal").to_owned(),
+            extra: extra.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        })
+    }
+}
+
+/// The double with the decimal digits of the float: 0.485, not 0.48500001430511475.
+fn shortest(v: f32) -> f64 {
+    v.to_string().parse().unwrap_or_else(|_| f64::from(v))
+}
+
+fn numbers<const N: usize>(v: &Value) -> Option<[u32; N]> {
+    let list: Option<Vec<u32>> =
+        v.as_array()?.iter().map(|x| u32::try_from(x.as_u64()?).ok()).collect();
+    list?.try_into().ok()
+}
+
+fn floats(v: &Value) -> Option<[f32; 3]> {
+    let list: Option<Vec<f32>> = v.as_array()?.iter().map(|x| Some(x.as_f64()? as f32)).collect();
+    list?.try_into().ok()
+}
+
+/// Finds the known transforms in PaddleX's list; what is absent keeps the library's default.
+fn preprocessing(transforms: &Value) -> Preprocessing {
+    let find = |name: &str| transforms.as_array()?.iter().find_map(|t| t.get(name));
+    let side = |v: Option<&Value>| v.and_then(Value::as_u64).and_then(|v| u32::try_from(v).ok());
+    let normalize = find("Normalize");
+    let channel = |key: &str| normalize.and_then(|n| floats(n.get(key)?));
+    Preprocessing {
+        resize_short: side(find("ResizeByShort").and_then(|t| t.get("short_size"))).unwrap_or(256),
+        crop: side(find("CenterCrop").and_then(|t| t.get("crop_size"))).unwrap_or(224),
+        mean: channel("mean").unwrap_or([0.485, 0.456, 0.406]),
+        std: channel("std").unwrap_or([0.229, 0.224, 0.225]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by Python's `yaml.dump` of numpy values, as PaddleX 2.1 writes it.
+    const PADDLEX: &str = include_str!("testdata/paddlex_model.yml");
+
+    fn sample() -> ModelYml {
+        ModelYml {
+            model: "ResNet50_vd".into(),
+            model_type: "classifier".into(),
+            labels: ["daisy", "玫瑰", "yes", "1", "a: b #c", "", "null", "~", "- x"]
+                .map(String::from)
+                .to_vec(),
+            eval_metrics: [("acc1".to_owned(), Some(0.91)), ("acc5".to_owned(), None)]
+                .into_iter()
+                .collect(),
+            best_accuracy: Some(0.93),
+            best_model_epoch: Some(7),
+            completed_epochs: 8,
+            fixed_input_shape: Some([224, 192]),
+            preprocessing: Preprocessing {
+                resize_short: 256,
+                crop: 224,
+                mean: [0.485, 0.456, 0.406],
+                std: [0.229, 0.224, 0.225],
+            },
+            status: "Normal".into(),
+            extra: IndexMap::new(),
+        }
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let text = sample().to_yaml().unwrap();
+        assert!(text.contains("- 0.485\n"), "{text}");
+        assert_eq!(ModelYml::parse(&text).unwrap(), sample());
+        let mut exported = sample();
+        exported.extra.insert("Inputs".into(), json!([{ "name": "image" }]));
+        assert_eq!(ModelYml::parse(&exported.to_yaml().unwrap()).unwrap(), exported);
+    }
+
+    #[test]
+    fn reads_a_file_of_paddlex_with_python_tags() {
+        let yml = ModelYml::parse(PADDLEX).unwrap();
+        assert_eq!(yml.model, "MobileNetV2");
+        assert_eq!(yml.labels, ["daisy", "玫瑰", "yes", "1"]);
+        assert_eq!(yml.best_accuracy, Some(0.9375));
+        assert_eq!(yml.best_model_epoch, Some(3));
+        assert_eq!(yml.eval_metrics.get("acc1"), Some(&Some(0.9375)));
+        assert_eq!(yml.eval_metrics.get("acc5"), Some(&Some(1.0)));
+        assert_eq!(yml.fixed_input_shape, Some([224, 224]));
+        assert_eq!(yml.completed_epochs, 4);
+        assert_eq!(yml.preprocessing.mean, [0.485, 0.456, 0.406]);
+    }
+
+    #[test]
+    fn builds_no_objects_from_tags() {
+        let evil = "Model: !!python/object/apply:os.system ['touch /tmp/oarlock-evil']\n_Attributes: {labels: [a]}";
+        assert!(ModelYml::parse(evil).is_err(), "a list is no model name");
+        assert!(!Path::new("/tmp/oarlock-evil").exists());
+    }
+
+    #[test]
+    fn refuses_damaged_and_explosive_text() {
+        let bomb: String = (0..40).fold("a0: &a0 [x,x,x,x,x,x,x,x]\n".to_owned(), |s, i| {
+            s + &format!("a{}: &a{} [{}]\n", i + 1, i + 1, vec![format!("*a{i}"); 8].join(","))
+        });
+        for text in ["", "[", "Model: x", "Model: {}\n_Attributes: {labels: 3}", &bomb, &"[".repeat(1 << 16)] {
+            assert!(ModelYml::parse(text).is_err());
+        }
+    }
+
+    #[test]
+    fn survives_mutated_files() {
+        let base = PADDLEX.as_bytes();
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        for _ in 0..2000 {
+            let mut bytes = base.to_vec();
+            for _ in 0..4 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = (seed >> 33) as usize % bytes.len();
+                bytes[at] = (seed >> 20) as u8;
+            }
+            // Any answer will do as long as it is an answer.
+            let _ = ModelYml::parse(&String::from_utf8_lossy(&bytes));
+        }
+    }
+}
