@@ -11,21 +11,21 @@ import { HttpError, mapError, type ReportInternal } from './errors.js';
 import { type InputReader, inputReader, MalformedJson, parseBody } from './input.js';
 import type { HttpMetrics } from './metrics.js';
 import { RawAnswer, type Role, type Route, type RouteContext } from './route.js';
-import { type Access, Gatekeeper } from './security.js';
+import { Gatekeeper } from './security.js';
 
 /** What one request carries through the middleware. */
 export interface EdgeState {
-  access: Access;
   host: { name: string; port: string };
 }
 export type EdgeContext = Koa.ParameterizedContext<EdgeState>;
+export type PageContext = Router.RouterContext<EdgeState>;
 
 /** Something at a path that is no API route: pages, streams, documents. Answers what it likes. */
 export interface Page {
   readonly path: string;
   /** `null`: for everybody, token or not. */
   readonly role: Role | null;
-  handle(ctx: EdgeContext, gate: Gatekeeper): Promise<void> | void;
+  handle(ctx: PageContext, gate: Gatekeeper): Promise<void> | void;
 }
 
 export interface Limits {
@@ -79,7 +79,7 @@ export function createApp(options: AppOptions): Server {
     baseMs: limits.bodyMs,
     minBytesPerSecond: limits.minBodyBytesPerSecond,
   });
-  const router = new Router<EdgeState>();
+  const router = new Router<EdgeState>({ sensitive: true });
   const byPath = new Map<string, Route[]>();
   for (const route of options.routes) byPath.set(route.path, [...(byPath.get(route.path) ?? []), route]);
   for (const route of options.routes) {
@@ -89,7 +89,7 @@ export function createApp(options: AppOptions): Server {
   for (const [path, routes] of byPath) router.all(path, otherMethods(routes));
   for (const page of options.pages ?? []) {
     router.get(page.path, async (ctx) => {
-      if (page.role !== null) gate.authorize(ctx.req, ctx.state.access ?? gate.authenticate(ctx.req), page.role, false);
+      if (page.role !== null) gate.authorize(ctx.req, gate.authenticate(ctx.req), page.role, false);
       await page.handle(ctx, gate);
     });
   }
@@ -101,7 +101,6 @@ export function createApp(options: AppOptions): Server {
   app.use(async (ctx, next) => {
     const started = process.hrtime.bigint();
     inFlight++;
-    let cors: string | undefined;
     try {
       if (inFlight > limits.maxInFlight) {
         throw new HttpError(
@@ -118,7 +117,13 @@ export function createApp(options: AppOptions): Server {
       ctx.state.host = gate.checkHost(ctx.req);
       const navigation =
         ctx.method === 'GET' && ctx.req.headers['sec-fetch-mode'] === 'navigate' && !byPath.has(ctx.path);
-      cors = gate.checkOrigin(ctx.req, ctx.state.host, navigation);
+      const cors = gate.checkOrigin(ctx.req, ctx.state.host, navigation);
+      ctx.set('vary', 'Origin');
+      ctx.set('x-content-type-options', 'nosniff');
+      if (cors !== undefined) {
+        ctx.set('access-control-allow-origin', cors);
+        ctx.set('access-control-allow-credentials', 'true');
+      }
       if (ctx.method === 'OPTIONS') preflight(ctx, byPath);
       else await next();
       if (ctx.status === 404 && ctx.body === undefined && !ctx.headerSent && ctx.respond !== false) {
@@ -130,14 +135,6 @@ export function createApp(options: AppOptions): Server {
       fail(ctx, error, report);
     } finally {
       inFlight--;
-      if (cors !== undefined) {
-        ctx.set('access-control-allow-origin', cors);
-        ctx.set('access-control-allow-credentials', 'true');
-      }
-      if (ctx.headerSent === false) {
-        ctx.append('vary', 'Origin');
-        ctx.set('x-content-type-options', 'nosniff');
-      }
       if (!ctx.req.complete && hasBody(ctx.req)) drain(ctx.req, limits.bodyMs);
       options.metrics?.observe(
         ctx.method,

@@ -35,6 +35,8 @@ export interface Route {
   readonly input: z.ZodObject;
   /** The answer without `status`, which the framework adds (1, or -1 from an error). */
   readonly output: z.ZodType;
+  /** Content types it may answer beside the JSON envelope, for the API page. */
+  readonly produces?: readonly string[];
   handle(input: never, ctx: RouteContext): Promise<unknown>;
 }
 
@@ -48,6 +50,7 @@ export function defineRoute<I extends z.ZodObject, O extends z.ZodType>(route: {
   role?: Role;
   input: I;
   output: O;
+  produces?: readonly string[];
   handle(input: z.output<I>, ctx: RouteContext): Promise<z.input<O> | RawAnswer | (z.input<O> & { status: -1 })>;
 }): Route {
   return { role: route.method === 'get' ? 'read' : 'run', ...route } as unknown as Route;

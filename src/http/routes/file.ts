@@ -1,0 +1,214 @@
+/** Files by path: pictures as base64, logs and lists as they are. */
+import { createReadStream, type ReadStream, read as readCallback } from 'node:fs';
+import { extname } from 'node:path';
+import { promisify } from 'node:util';
+import { z } from 'zod';
+import type { DatasetsApi } from '../../domain/contracts.js';
+import { unsupported } from '../../domain/errors.js';
+import type { OpenedFile, PathGuard, ResolveOptions } from '../../domain/paths.js';
+import { defineRoute, RawAnswer, type Route } from '../route.js';
+
+const readAt = promisify(readCallback);
+
+export interface FileServices {
+  readonly paths: PathGuard;
+  readonly datasets: Pick<DatasetsApi, 'get'>;
+}
+
+/** A picture is sent whole inside JSON. */
+const MAX_IMAGE_BYTES = 128 * 2 ** 20;
+/** Of a log asked for as lines the end is sent. */
+const MAX_LOG_BYTES = 8 * 2 ** 20;
+const TAIL_LINES = 50;
+
+const IMAGES = new Set(['.jpeg', '.jpg', '.bmp', '.png']);
+const MORE_IMAGES = new Set([...IMAGES, '.tif', '.tiff', '.gif', '.webp']);
+const LOGS = new Set(['.log', '.txt']);
+
+/** Never a type that a browser would run: an xml or html file shown from our origin could act in the user's name. */
+const TEXTS: Readonly<Record<string, string>> = {
+  '.log': 'text/plain; charset=utf-8',
+  '.txt': 'text/plain; charset=utf-8',
+  '.yml': 'text/plain; charset=utf-8',
+  '.yaml': 'text/plain; charset=utf-8',
+  '.xml': 'text/plain; charset=utf-8',
+  '.csv': 'text/plain; charset=utf-8',
+  '.json': 'application/json',
+  '.npy': 'application/octet-stream',
+};
+const PICTURE_TYPES: Readonly<Record<string, string>> = {
+  '.png': 'image/png',
+  '.jpg': 'image/jpeg',
+  '.jpeg': 'image/jpeg',
+  '.bmp': 'image/bmp',
+  '.gif': 'image/gif',
+  '.webp': 'image/webp',
+};
+const SANDBOX = { 'content-security-policy': "sandbox; default-src 'none'", 'cache-control': 'no-cache' };
+
+const extensionOf = (path: string): string => extname(path.replaceAll('\\', '/')).toLowerCase();
+
+const pathInput = z.object({ path: z.string().min(1).describe('Path on the server') });
+const picture = z.object({ img_data: z.string().describe('The picture, base64 without prefix') });
+const lines = z.object({ log: z.array(z.string()) });
+
+const HEAD = Buffer.from('{"status":1,"img_data":"');
+const TAIL = Buffer.from('"}');
+
+/** The JSON answer around base64, without a detour through JSON.stringify. */
+function pictureAnswer(bytes: Buffer): RawAnswer {
+  const body = Buffer.allocUnsafe(HEAD.length + 4 * Math.ceil(bytes.length / 3) + TAIL.length);
+  HEAD.copy(body);
+  body.write(bytes.toString('base64'), HEAD.length, 'latin1');
+  TAIL.copy(body, body.length - TAIL.length);
+  return new RawAnswer(body, 'application/json; charset=utf-8');
+}
+
+function streamAnswer(file: OpenedFile, contentType: string): RawAnswer {
+  if (file.size === 0) {
+    file.close().catch(() => {});
+    return new RawAnswer('', contentType, 200, SANDBOX);
+  }
+  // `end` pins the length that was announced: a log may grow meanwhile.
+  const stream: ReadStream = createReadStream('', { fd: file.fd, start: 0, end: file.size - 1, autoClose: true });
+  return new RawAnswer(stream, contentType, 200, { ...SANDBOX, 'content-length': String(file.size) });
+}
+
+/** Last `maxBytes` of a file as lines with their ends; a first, cut line is left out. */
+async function lastLines(file: OpenedFile, maxBytes: number): Promise<string[]> {
+  try {
+    const start = Math.max(0, file.size - maxBytes);
+    const bytes = Buffer.allocUnsafe(file.size - start);
+    let at = 0;
+    while (at < bytes.length) {
+      const { bytesRead } = await readAt(file.fd, bytes, at, bytes.length - at, start + at);
+      if (bytesRead === 0) break;
+      at += bytesRead;
+    }
+    const found =
+      bytes
+        .subarray(0, at)
+        .toString('utf8')
+        .match(/[^\n]*\n|[^\n]+$/g) ?? [];
+    return start > 0 ? found.slice(1) : found;
+  } finally {
+    await file.close();
+  }
+}
+
+export function fileRoutes({ paths, datasets }: FileServices): Route[] {
+  const wantsJson = (accept: unknown): boolean => accept === 'application/json';
+
+  async function readPicture(path: string, options: ResolveOptions = {}): Promise<RawAnswer> {
+    const { bytes } = await paths.readFile(path, MAX_IMAGE_BYTES, options);
+    return pictureAnswer(bytes);
+  }
+
+  /** Bytes of anything inside the workspace. */
+  async function rawFile(path: string): Promise<RawAnswer> {
+    const file = await paths.open(path, { within: 'workspace' });
+    const extension = extensionOf(file.path);
+    return streamAnswer(file, PICTURE_TYPES[extension] ?? TEXTS[extension] ?? 'application/octet-stream');
+  }
+
+  return [
+    defineRoute({
+      method: 'get',
+      path: '/file',
+      summary: 'A picture as base64, or a log, list or annotation file as it is',
+      tag: 'file',
+      input: pathInput.extend({
+        did: z
+          .string()
+          .min(1)
+          .nullish()
+          .describe("Draw this dataset's annotation into the picture; `path` may then be relative to the dataset"),
+      }),
+      output: z.union([picture, lines]),
+      produces: ['text/plain', 'application/octet-stream'],
+      async handle({ path, did }, ctx) {
+        const extension = extensionOf(path);
+        if (IMAGES.has(extension)) {
+          if (did === undefined || did === null) return readPicture(path);
+          const { type } = datasets.get(did);
+          throw type === 'classification'
+            ? unsupported(
+                `${did} is a classification dataset: its pictures carry no labels to draw.`,
+                'Leave out did to get the picture itself.',
+              )
+            : unsupported(
+                'Drawing labels into pictures is not available yet.',
+                'Leave out did to get the picture itself.',
+              );
+        }
+        const type = TEXTS[extension];
+        if (type === undefined) {
+          // Whether there is a file decides which of the two is wrong.
+          await (await paths.open(path)).close();
+          throw unsupported(
+            `Files of the type ${extension || 'without extension'} cannot be shown.`,
+            'Offered are jpg, jpeg, png, bmp, log, txt, yml, xml, json, csv and npy.',
+          );
+        }
+        const file = await paths.open(path);
+        if (LOGS.has(extension) && wantsJson(ctx.headers.accept)) return { log: await lastLines(file, MAX_LOG_BYTES) };
+        return streamAnswer(file, type);
+      },
+    }),
+    defineRoute({
+      method: 'get',
+      path: '/dataset/image',
+      summary: 'A picture as base64',
+      tag: 'file',
+      input: pathInput,
+      output: picture,
+      async handle({ path }) {
+        if (!MORE_IMAGES.has(extensionOf(path))) {
+          await (await paths.open(path)).close();
+          throw unsupported('That is no picture by its name.', 'Use /dataset/file for other files of the workspace.');
+        }
+        return readPicture(path);
+      },
+    }),
+    ...(['/dataset/file', '/model/file'] as const).map((route) =>
+      defineRoute({
+        method: 'get',
+        path: route,
+        summary: 'A file inside the workspace as it is',
+        tag: 'file',
+        input: pathInput,
+        output: z.object({}),
+        produces: ['application/octet-stream', 'text/plain', 'image/png', 'image/jpeg'],
+        handle: ({ path }) => rawFile(path),
+      }),
+    ),
+    defineRoute({
+      method: 'get',
+      path: '/dataset/npy',
+      summary: 'An instance segmentation annotation',
+      tag: 'file',
+      input: pathInput,
+      output: z.object({}),
+      async handle({ path }) {
+        paths.spell(path);
+        throw unsupported('Instance segmentation annotations are not available yet.');
+      },
+    }),
+    defineRoute({
+      method: 'get',
+      path: '/project/task/train/file',
+      summary: 'The last 50 lines of a log',
+      tag: 'task',
+      input: pathInput,
+      output: lines,
+      async handle({ path }) {
+        const file = await paths.open(path);
+        if (!(extensionOf(file.path) in TEXTS)) {
+          await file.close();
+          throw unsupported('That is no log by its name.');
+        }
+        return { log: (await lastLines(file, 2 ** 20)).slice(-TAIL_LINES) };
+      },
+    }),
+  ];
+}
