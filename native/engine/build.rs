@@ -21,25 +21,20 @@ fn main() {
         ));
     }
 
-    let mut sources: Vec<PathBuf> = match fs::read_dir("shim") {
-        Ok(entries) => entries
-            .filter_map(|e| e.ok().map(|e| e.path()))
-            .filter(|p| p.extension().is_some_and(|x| x == "cpp"))
-            .collect(),
-        Err(error) => fail(&format!("native/engine/shim: {error}")),
-    };
-    sources.sort();
-    cc::Build::new()
+    compile_kernels();
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .pic(true)
         .std("c++17")
         .opt_level(3)
         .warnings(false) // libtorch's headers are full of them
-        .flag("-fopenmp")
+        .flag("-fopenmp") // at::parallel_for is inline and must match libtorch's
         .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+        .include("shim")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .files(&sources)
+        .files(sources("shim"))
         .compile("oarlock_shim");
 
     // Binaries and tests of this package find libtorch by themselves, never through LD_LIBRARY_PATH;
@@ -48,6 +43,39 @@ fn main() {
         "cargo:rustc-link-arg=-Wl,-rpath,{}",
         root.join("lib").display()
     );
+}
+
+/// The loops over plain memory, once for each instruction set; `shim/dispatch.cpp` picks at run time.
+fn compile_kernels() {
+    let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|a| a == "x86_64");
+    let sets: &[(&str, &[&str])] = &[
+        ("base", &[]),
+        ("avx2", &["-mavx2", "-mfma", "-mf16c"]),
+        (
+            "avx512",
+            &["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
+        ),
+    ];
+    for (name, flags) in sets.iter().filter(|(name, _)| x86 || *name == "base") {
+        let mut build = cc::Build::new();
+        build.cpp(true).pic(true).std("c++17").opt_level(3).flag("-fno-math-errno").flag("-fno-trapping-math");
+        for flag in *flags {
+            build.flag(flag);
+        }
+        build.file(format!("shim/kernels/{name}.cpp")).compile(&format!("oarlock_kernels_{name}"));
+    }
+}
+
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = match fs::read_dir(folder) {
+        Ok(entries) => entries
+            .filter_map(|e| e.ok().map(|e| e.path()))
+            .filter(|p| p.extension().is_some_and(|x| x == "cpp"))
+            .collect(),
+        Err(error) => fail(&format!("{folder}: {error}")),
+    };
+    files.sort();
+    files
 }
 
 fn fail(message: &str) -> ! {

@@ -36,7 +36,7 @@ ok_status ok_activation(ok_tensor input, int32_t act, double a, double b, int32_
 
 // optim.cpp
 ok_status ok_sgd_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor momentum, double lr,
-                      double momentum_factor, double weight_decay, int32_t first);
+                      double momentum_factor, double weight_decay);
 ok_status ok_adam_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor exp_avg, ok_tensor exp_avg_sq,
                        double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step);
 

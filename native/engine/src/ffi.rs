@@ -47,7 +47,6 @@ unsafe extern "C" {
         lr: f64,
         momentum_factor: f64,
         weight_decay: f64,
-        first: i32,
     ) -> Status;
     fn ok_adam_step(
         master: Ptr,
@@ -203,14 +202,14 @@ pub struct StepTensors<'a> {
     pub grad: &'a Tensor,
 }
 
-/// SGD with momentum as PyTorch defines it: `v = mu*v + (g + wd*w)`, `w -= lr*v`; `v = g + wd*w` the first time.
+/// SGD with momentum as PyTorch defines it: `v = mu*v + (g + wd*w)`, `w -= lr*v`;
+/// `v` begins as 0.
 pub fn sgd_step(
     t: &StepTensors,
     momentum: &Tensor,
     lr: f64,
     momentum_factor: f64,
     weight_decay: f64,
-    first: bool,
 ) -> Result<()> {
     // SAFETY: all tensors outlive the call.
     unsafe {
@@ -222,7 +221,6 @@ pub fn sgd_step(
             lr,
             momentum_factor,
             weight_decay,
-            i32::from(first),
         )
     }
     .check()

@@ -9,6 +9,7 @@
 //! * [`records`]: what a training leaves behind for people (logs, curves, `model.yml`)
 //! * [`jobs`]: one file per kind of job
 
+pub mod bench;
 pub mod error;
 pub mod exec;
 mod ffi;

@@ -6,3 +6,4 @@ mod ops;
 
 pub use input::normalized_input;
 pub use network::{Network, Parameter};
+pub(crate) use network::{download, upload_tensor};

@@ -93,6 +93,16 @@ impl Network {
         })
     }
 
+    /// The inference network of `graph`: batch norms folded into their convolutions, dropout removed.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn for_inference(graph: &Graph, weights: &WeightMap, placement: Placement) -> Result<Self> {
+        let (folded, folded_weights) = oarlock_graph::fold_batch_norm(graph, weights)
+            .map_err(|e| EngineError::new(ErrorCode::InvalidData, e.to_string()))?;
+        Self::new(folded, &folded_weights, placement)
+    }
+
     /// The network's description.
     pub fn graph(&self) -> &Graph {
         &self.graph

@@ -1,5 +1,7 @@
 //! Devices, threads, memory and number formats.
 
+mod cuda;
 mod device;
 
+pub use cuda::{DeviceReport, Gpu, devices};
 pub use device::{Placement, cpu_has_fast_bf16, place};

@@ -1,5 +1,8 @@
 //! Training of classifiers.
 
+pub mod learner;
+pub mod optimizer;
+
 use oarlock_jobs::{ErrorCode, TrainResult, TrainSpec};
 
 use crate::{EngineError, JobContext, Result};

@@ -1,0 +1,109 @@
+//! Timings of the bare compute, without data loading.
+
+use std::time::Instant;
+
+use oarlock_jobs::{DeviceSpec, ErrorCode, Precision};
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use crate::exec::Network;
+use crate::runtime::{self, Placement};
+use crate::train::learner::Learner;
+use crate::train::optimizer::{Optimizer, Rule};
+use crate::{EngineError, Result, ffi};
+
+/// What to time.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// Name in the zoo.
+    pub model: String,
+    /// Images of a step.
+    pub batch: u32,
+    /// Height and width.
+    pub size: u32,
+    /// Timed steps.
+    pub steps: u32,
+    /// Steps before timing.
+    pub warmup: u32,
+    /// Threads; 0 = all cores.
+    pub threads: u32,
+    /// GPU ordinal; none = CPU.
+    pub cuda: Option<u32>,
+    /// Number format.
+    pub precision: Precision,
+}
+
+const CLASSES: usize = 1000;
+
+fn setup(options: &BenchOptions) -> Result<(oarlock_graph::Graph, oarlock_graph::WeightMap, Placement, Tensor)> {
+    let spec = DeviceSpec {
+        cuda: options.cuda.into_iter().collect(),
+        threads: options.threads,
+        precision: options.precision,
+    };
+    let placement = runtime::place(&spec)?;
+    let graph = oarlock_zoo::classifier(&options.model, CLASSES)
+        .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+    let weights = oarlock_graph::init_weights(&graph, 1);
+    let (n, s) = (i64::from(options.batch), i64::from(options.size));
+    let images = Tensor::f_randn([n, 3, s, s], (Kind::Float, placement.device))?.f_to_kind(placement.compute)?;
+    Ok((graph, weights, placement, ffi::to_channels_last(&images)?))
+}
+
+/// Runs `body` and says how long each timed run took.
+fn time(options: &BenchOptions, placement: Placement, mut body: impl FnMut() -> Result<Tensor>) -> Result<Value> {
+    let mut seconds = Vec::new();
+    for i in 0..options.warmup + options.steps {
+        let start = Instant::now();
+        let result = body()?;
+        // Reading a value waits for the device.
+        let value = result.f_to_kind(Kind::Float)?.f_sum(None)?.f_double_value(&[])?;
+        if i >= options.warmup {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        if !value.is_finite() {
+            return Err(EngineError::new(ErrorCode::NonFinite, format!("step {i} gave {value}")));
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    Ok(json!({
+        "model": options.model,
+        "batch": options.batch,
+        "size": options.size,
+        "device": placement.device_name(),
+        "precision": placement.precision_name(),
+        "threads": ffi::threads(),
+        "seconds_median": median,
+        "seconds_best": seconds[0],
+        "images_per_second": f64::from(options.batch) / median,
+        "images_per_second_best": f64::from(options.batch) / seconds[0],
+    }))
+}
+
+/// Times training steps.
+///
+/// # Errors
+/// An unknown model, a missing GPU, out of memory.
+pub fn step(options: &BenchOptions) -> Result<Value> {
+    let (graph, weights, placement, images) = setup(options)?;
+    let network = Network::new(graph, &weights, placement)?;
+    let labels = Tensor::f_arange(i64::from(options.batch), (Kind::Int64, placement.device))?;
+    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network)?;
+    let mut learner = Learner { network, optimizer, label_smoothing: 0.0 };
+    let mut seed = 0;
+    time(options, placement, || {
+        seed += 1;
+        Ok(learner.step(&images, &labels, 1e-3, seed)?.loss)
+    })
+}
+
+/// Times inference with batch norm folded.
+///
+/// # Errors
+/// As [`step`].
+pub fn infer(options: &BenchOptions) -> Result<Value> {
+    let (graph, weights, placement, images) = setup(options)?;
+    let network = Network::for_inference(&graph, &weights, placement)?;
+    time(options, placement, || network.forward(&images, false))
+}

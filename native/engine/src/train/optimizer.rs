@@ -1,0 +1,154 @@
+//! SGD with momentum and Adam on fp32 master weights.
+
+use oarlock_graph::{HostTensor, ParamKind, WeightMap};
+use oarlock_jobs::ErrorCode;
+use tch::{Kind, Tensor};
+
+use crate::exec::{Network, Parameter, download, upload_tensor};
+use crate::{EngineError, Result, ffi};
+
+/// Momentum factor of [`Rule::Sgd`].
+const MOMENTUM: f64 = 0.9;
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPS: f64 = 1e-8;
+
+/// How gradients become steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Momentum 0.9.
+    Sgd,
+    /// β 0.9 and 0.999.
+    Adam,
+}
+
+impl Rule {
+    /// The rule of the parameter `optimizer`; letter case does not matter.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for other names.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "sgd" | "momentum" => Ok(Self::Sgd),
+            "adam" => Ok(Self::Adam),
+            _ => Err(EngineError::new(
+                ErrorCode::InvalidArgument,
+                format!("the optimizer `{name}` is unknown; use SGD or Adam"),
+            )),
+        }
+    }
+
+    /// Names of the state tensors of one parameter.
+    fn slots(self) -> &'static [&'static str] {
+        match self {
+            Self::Sgd => &["momentum"],
+            Self::Adam => &["exp_avg", "exp_avg_sq"],
+        }
+    }
+}
+
+/// Optimizer state of a network's parameters.
+#[derive(Debug)]
+pub struct Optimizer {
+    rule: Rule,
+    weight_decay: f64,
+    /// Steps done.
+    steps: i64,
+    /// State tensors by parameter (index in [`Network::parameters`]), for the trainable ones.
+    states: Vec<(usize, Vec<Tensor>)>,
+}
+
+impl Optimizer {
+    /// Zero state for `network`. L2 decay applies to convolution and linear weights only, not to biases and
+    /// batch norms (as in He et al. 2019, "Bag of tricks").
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(rule: Rule, weight_decay: f64, network: &Network) -> Result<Self> {
+        let mut states = Vec::new();
+        for (i, p) in network.parameters().iter().enumerate().filter(|(_, p)| p.trainable()) {
+            let zeros = rule
+                .slots()
+                .iter()
+                .map(|_| Ok(p.master.f_detach()?.f_zeros_like()?))
+                .collect::<Result<Vec<_>>>()?;
+            states.push((i, zeros));
+        }
+        Ok(Self { rule, weight_decay, steps: 0, states })
+    }
+
+    /// The tensors whose gradients [`Self::step`] wants, in its order.
+    pub fn wanted<'a>(&self, network: &'a Network) -> Vec<&'a Tensor> {
+        self.states.iter().map(|&(i, _)| &network.parameters()[i].compute).collect()
+    }
+
+    /// One step at learning rate `lr`; `grads` in the order of [`Self::wanted`].
+    ///
+    /// # Errors
+    /// A gradient of unexpected type; out of memory.
+    pub fn step(&mut self, network: &Network, grads: Vec<Tensor>, lr: f64) -> Result<()> {
+        self.steps += 1;
+        for ((i, state), grad) in self.states.iter().zip(grads) {
+            let p = &network.parameters()[*i];
+            let weight_decay = self.decay_of(p);
+            let tensors = ffi::StepTensors { master: &p.master, compute: &p.compute, grad: &grad };
+            match (self.rule, state.as_slice()) {
+                (Rule::Sgd, [momentum]) => ffi::sgd_step(&tensors, momentum, lr, MOMENTUM, weight_decay)?,
+                (Rule::Adam, [mean, square]) => {
+                    let adam =
+                        ffi::Adam { lr, beta1: BETA1, beta2: BETA2, eps: EPS, weight_decay, step: self.steps };
+                    ffi::adam_step(&tensors, mean, square, &adam)?;
+                }
+                _ => return Err(EngineError::internal("the optimizer state does not fit its rule")),
+            }
+        }
+        Ok(())
+    }
+
+    fn decay_of(&self, parameter: &Parameter) -> f64 {
+        if parameter.kind == ParamKind::Weight { self.weight_decay } else { 0.0 }
+    }
+
+    /// Host copy of the state: `<parameter>.<slot>` and the scalar `steps`.
+    ///
+    /// # Errors
+    /// A failed device copy.
+    pub fn to_state(&self, network: &Network) -> Result<WeightMap> {
+        let mut map = WeightMap::new();
+        for (i, state) in &self.states {
+            for (slot, tensor) in self.rule.slots().iter().zip(state) {
+                map.insert(format!("{}.{slot}", network.parameters()[*i].name), download(tensor)?);
+            }
+        }
+        // Exact in fp32 up to 2^24 steps in each half.
+        let (high, low) = (self.steps >> 24, self.steps & 0xff_ffff);
+        map.insert("steps".to_owned(), HostTensor { shape: vec![2], data: vec![high as f32, low as f32] });
+        Ok(map)
+    }
+
+    /// Takes a state of [`Self::to_state`] over.
+    ///
+    /// # Errors
+    /// `InvalidData` when the state belongs to another network or another optimizer.
+    pub fn load_state(&mut self, network: &Network, state: &WeightMap) -> Result<()> {
+        let wrong = |what: String| {
+            EngineError::new(ErrorCode::InvalidData, format!("the optimizer state of the checkpoint does not fit: {what}"))
+        };
+        let _guard = tch::no_grad_guard();
+        for (i, tensors) in &mut self.states {
+            let p = &network.parameters()[*i];
+            for (slot, tensor) in self.rule.slots().iter().zip(tensors) {
+                let name = format!("{}.{slot}", p.name);
+                let host = state.get(&name).ok_or_else(|| wrong(format!("`{name}` is missing")))?;
+                let loaded = upload_tensor(host, p.master.device())?;
+                if loaded.size() != tensor.size() || loaded.kind() != Kind::Float {
+                    return Err(wrong(format!("`{name}` has shape {:?}", host.shape)));
+                }
+                tensor.f_copy_(&loaded)?;
+            }
+        }
+        let steps = state.get("steps").filter(|s| s.data.len() == 2).ok_or_else(|| wrong("`steps` is missing".into()))?;
+        self.steps = ((steps.data[0] as i64) << 24) | steps.data[1] as i64;
+        Ok(())
+    }
+}
