@@ -12,6 +12,9 @@ export interface Tx {
   nextId(kind: NumberedKind): string;
   /** Raises a counter so that ids up to this number are never given (adopting foreign records). */
   reserveIds(kind: NumberedKind, upTo: number): void;
+  /** Adds to a task's curves; long series are thinned. */
+  addCurve(tid: string, points: readonly CurvePoint[]): void;
+  clearCurve(tid: string): void;
 }
 
 export interface Repository {
@@ -26,8 +29,6 @@ export interface Repository {
    * changes are on disk, to what `work` returned. When `work` throws nothing changes and the promise rejects with that.
    */
   change<T>(work: (tx: Tx) => T): Promise<T>;
-  /** Adds to a task's curves; long series are thinned. Not awaited by callers that can lose the last second. */
-  addCurve(tid: string, points: readonly CurvePoint[]): Promise<void>;
+  /** A task's curves, in order of series and x. */
   curve(tid: string): CurvePoint[];
-  clearCurve(tid: string): Promise<void>;
 }
