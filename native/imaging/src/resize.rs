@@ -1,0 +1,135 @@
+//! Bilinear resize as OpenCV's INTER_LINEAR: pixel centres, two taps an axis, no antialiasing.
+//!
+//! PaddleX resizes with `cv2.resize`, so networks trained here see what its users' own scripts feed
+//! them. Large JPEG images lose most of their size in the decoder before, which does average.
+
+use std::cell::RefCell;
+
+use fast_image_resize::images::{CroppedImage, Image as View, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use crate::{Image, ImageError, Rect};
+
+thread_local! {
+    // The resizer keeps its intermediate buffer between images.
+    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
+}
+
+/// Resizes the part `region` of `image` (the whole for `None`) to `width`×`height`.
+/// Pixels outside the region never shine in, as if it had been cut out before.
+pub fn resize(
+    image: &Image,
+    region: Option<Rect>,
+    width: usize,
+    height: usize,
+) -> Result<Image, ImageError> {
+    let mut data = vec![0; width * height * 3];
+    resize_into(image, region, width, height, &mut data)?;
+    Image::new(width, height, data)
+}
+
+/// [`resize`] into memory of `width·height·3` bytes.
+pub fn resize_into(
+    image: &Image,
+    region: Option<Rect>,
+    width: usize,
+    height: usize,
+    out: &mut [u8],
+) -> Result<(), ImageError> {
+    let failed = |error: &dyn std::fmt::Display| ImageError::Argument(format!("resize: {error}"));
+    if width == 0 || height == 0 || out.len() != width * height * 3 {
+        return Err(failed(
+            &"the target size is empty or its memory has another size",
+        ));
+    }
+    let rect = region
+        .unwrap_or(Rect {
+            x: 0,
+            y: 0,
+            width: image.width(),
+            height: image.height(),
+        })
+        .clamped(image.width(), image.height());
+    if (rect.width, rect.height) == (width, height) {
+        for (y, row) in out.chunks_exact_mut(width * 3).enumerate() {
+            row.copy_from_slice(&image.row(rect.y + y)[rect.x * 3..(rect.x + width) * 3]);
+        }
+        return Ok(());
+    }
+    run(
+        image,
+        rect,
+        ResizeAlg::Interpolation(FilterType::Bilinear),
+        (width, height),
+        out,
+    )
+}
+
+/// Antialiased resize of a whole image, for pictures that people look at.
+pub fn resize_smooth(image: &Image, width: usize, height: usize) -> Result<Image, ImageError> {
+    let rect = Rect {
+        x: 0,
+        y: 0,
+        width: image.width(),
+        height: image.height(),
+    };
+    let mut data = vec![0; width * height * 3];
+    run(
+        image,
+        rect,
+        ResizeAlg::Convolution(FilterType::Bilinear),
+        (width, height),
+        &mut data,
+    )?;
+    Image::new(width, height, data)
+}
+
+fn run(
+    image: &Image,
+    rect: Rect,
+    algorithm: ResizeAlg,
+    (width, height): (usize, usize),
+    out: &mut [u8],
+) -> Result<(), ImageError> {
+    let failed = |error: &dyn std::fmt::Display| ImageError::Argument(format!("resize: {error}"));
+    let source = ImageRef::new(
+        image.width() as u32,
+        image.height() as u32,
+        image.data(),
+        PixelType::U8x3,
+    )
+    .map_err(|e| failed(&e))?;
+    let source = CroppedImage::new(
+        &source,
+        rect.x as u32,
+        rect.y as u32,
+        rect.width as u32,
+        rect.height as u32,
+    )
+    .map_err(|e| failed(&e))?;
+    let mut target = View::from_slice_u8(width as u32, height as u32, out, PixelType::U8x3)
+        .map_err(|e| failed(&e))?;
+    let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
+    RESIZER
+        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
+        .map_err(|e| failed(&e))
+}
+
+/// (width, height) with the short side at `short`, rounded as PaddleX does.
+pub fn short_side_size(width: usize, height: usize, short: usize) -> (usize, usize) {
+    let scale = short as f64 / width.min(height).max(1) as f64;
+    // Python's round goes to the even neighbour at .5.
+    let side = |length: usize| ((length as f64 * scale).round_ties_even() as usize).max(1);
+    (side(width), side(height))
+}
+
+/// (width, height) that keeps the shape, with the long side at most `long`; never enlarged.
+pub fn fit_within(width: usize, height: usize, long: usize) -> (usize, usize) {
+    let longest = width.max(height);
+    if longest <= long {
+        return (width, height);
+    }
+    let scale = long as f64 / longest as f64;
+    let side = |length: usize| ((length as f64 * scale).round() as usize).max(1);
+    (side(width), side(height))
+}
