@@ -1,0 +1,455 @@
+/** One compute host as the API process sees it: starting, jobs, signs of life, and its end with the true reason. */
+import { randomBytes } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
+import type { ComputeConfig } from './config.js';
+import { type EndCause, failed, type HostEnd, outcomeOfEnd } from './host-end.js';
+import type { HostRegistry } from './host-registry.js';
+import { type ProcessIdentity, processesWithToken, processStat, signalGroup, signalProcess } from './identity.js';
+import type { Job } from './job.js';
+import { JobLog, Tail } from './job-log.js';
+import type { JobOutcome } from './jobs.gen.js';
+import type { HostLink } from './launcher.js';
+import type { Logger } from './logger.js';
+import { type MemorySample, sampleMemory } from './machine.js';
+import type { DeviceInfo, Lane } from './ports.js';
+import { hostEnvironment, yieldToServer } from './priority.js';
+import { asFromHost, type FromHost, PROTOCOL_VERSION, type ToHost } from './protocol.js';
+import { threadReport } from './thread-report.js';
+
+/** Kernel clock ticks per second, the unit of `/proc/<pid>/stat`; 100 on every Linux that Node supports. */
+const TICKS_PER_SECOND = 100;
+const PING_EVERY_MS = 5_000;
+const SAMPLE_EVERY_MS = 2_000;
+/** A large process takes a while to die: the count of memory victims is compared with that of some samples ago. */
+const KEPT_SAMPLES = 10;
+/** A host that announced its end and has no work gets this long. */
+const LAST_WORDS_MS = 3_000;
+const STEPS_UNTIL_STALLED = 5;
+
+export interface HostOptions {
+  key: string;
+  lane: Lane;
+  /** CUDA ordinals its jobs use; empty = CPU only; undefined = any. */
+  cuda: readonly number[] | undefined;
+  config: ComputeConfig;
+  logger: Logger;
+  registry: HostRegistry;
+  /** The process is gone and all its jobs have their outcomes. */
+  onEnded(host: HostProcess, expected: boolean): void;
+}
+
+interface Running {
+  job: Job;
+  log: JobLog;
+  stopTimer?: NodeJS.Timeout;
+  condemned: boolean;
+}
+
+export class HostProcess {
+  readonly key: string;
+  readonly lane: Lane;
+  readonly cuda: readonly number[] | undefined;
+  /** True when the host takes jobs, false when it ended before. */
+  readonly ready: Promise<boolean>;
+  readonly ended: Promise<void>;
+  idleSince = performance.now();
+
+  #phase: 'starting' | 'ready' | 'ending' | 'ended' = 'starting';
+  readonly #config: ComputeConfig;
+  readonly #logger: Logger;
+  readonly #options: HostOptions;
+  readonly #token = randomBytes(16).toString('hex');
+  readonly #link: HostLink;
+  #identity: ProcessIdentity | undefined;
+  readonly #jobs = new Map<string, Running>();
+  readonly #tail = new Tail();
+  readonly #waiting = new Map<number, (message: FromHost | undefined) => void>();
+  #seq = 0;
+  #isReady!: (ready: boolean) => void;
+  #hasEnded!: () => void;
+  #cause: EndCause | undefined;
+  #announced: HostEnd['announced'];
+  #end: HostEnd | undefined;
+  #samples: { kills: number | undefined; memory: MemorySample }[] = [];
+  #monitor: NodeJS.Timeout | undefined;
+  #idleTimer: NodeJS.Timeout | undefined;
+  #startTimer: NodeJS.Timeout | undefined;
+  #killTimer: NodeJS.Timeout | undefined;
+  #lastTick = performance.now();
+  #unansweredMs = 0;
+  #sincePingMs = 0;
+  #sinceSampleMs = 0;
+
+  constructor(options: HostOptions) {
+    this.#options = options;
+    this.key = options.key;
+    this.lane = options.lane;
+    this.cuda = options.cuda;
+    this.#config = options.config;
+    this.#logger = options.logger;
+    this.ready = new Promise((resolve) => {
+      this.#isReady = resolve;
+    });
+    this.ended = new Promise((resolve) => {
+      this.#hasEnded = resolve;
+    });
+    const { config } = options;
+    const env = hostEnvironment(this.#token, config.engineAddon, options.cuda, {
+      OARLOCK_ORPHAN_GRACE_MS: String(config.orphanGraceMs),
+      OARLOCK_TERM_GRACE_MS: String(config.termGraceMs),
+      OARLOCK_HOST_THREADS: String(options.lane === 'interactive' ? config.interactiveConcurrency : 1),
+      ...config.hostEnv,
+    });
+    this.#link = config.launcher.launch(env, {
+      message: (value) => this.#receive(value),
+      output: (text) => this.#output(text),
+      broken: (reason) => this.terminate({ kind: 'protocol', message: reason }),
+      closed: (end) => void this.#closed(end),
+    });
+    const { pid } = this.#link;
+    if (pid === undefined) return; // `closed` follows with the reason
+    yieldToServer(pid, this.lane);
+    this.#identity = { pid, startTime: processStat(pid)?.startTime ?? '', token: this.#token };
+    void this.#sample();
+    this.#startTimer = setTimeout(() => this.#startTooSlow(), config.startMs);
+    const tick = Math.min(1_000, Math.max(50, config.stallMs / 10));
+    this.#monitor = setInterval(() => this.#tick(tick), tick);
+    this.#monitor.unref();
+    this.#logger.info({ pid, lane: this.lane, key: this.key }, 'compute host started');
+  }
+
+  get pid(): number {
+    return this.#link.pid ?? 0;
+  }
+
+  get jobIds(): string[] {
+    return [...this.#jobs.keys()];
+  }
+
+  /** Whether it takes jobs now or will when it has started. */
+  get usable(): boolean {
+    return this.#phase === 'starting' || this.#phase === 'ready';
+  }
+
+  get isReady(): boolean {
+    return this.#phase === 'ready';
+  }
+
+  /** Hands a job over; it always gets an outcome, also when the host is already gone. */
+  run(job: Job): void {
+    if (this.#phase !== 'ready') {
+      job.finish(this.#outcomeOfLateJob(job));
+      return;
+    }
+    clearTimeout(this.#idleTimer);
+    const running: Running = { job, log: new JobLog(job.request.errLog), condemned: false };
+    this.#jobs.set(job.id, running);
+    job.silentMs = 0;
+    job.onStop = () => this.#stopJob(running);
+    job.setState('running');
+    this.#send({ t: 'run', id: job.id, spec: job.request.spec });
+  }
+
+  /** Whether the host's main thread answers within the time. */
+  async ping(withinMs: number): Promise<boolean> {
+    return (await this.#ask((seq) => ({ t: 'ping', seq }), withinMs)) !== undefined;
+  }
+
+  /** Devices as the engine sees them; undefined when the host does not answer in time. */
+  async devices(withinMs: number): Promise<{ gpus: DeviceInfo[]; reason: string | null } | undefined> {
+    const answer = await this.#ask((seq) => ({ t: 'devices', seq }), withinMs);
+    return answer?.t === 'devices' ? { gpus: answer.gpus, reason: answer.reason } : undefined;
+  }
+
+  /** Ends a host without work in good order. */
+  end(cause: EndCause): void {
+    if (!this.usable) return;
+    this.#phase = 'ending';
+    this.#cause ??= cause;
+    this.#send({ t: 'end' });
+    this.#killTimer ??= setTimeout(() => this.terminate(cause), this.#config.termGraceMs);
+  }
+
+  /** SIGTERM to the whole group, SIGKILL when that does not end it in time. */
+  terminate(cause: EndCause, graceMs = this.#config.termGraceMs): void {
+    if (this.#phase === 'ended') return;
+    this.#phase = 'ending';
+    this.#cause ??= cause;
+    this.#signal('SIGTERM');
+    // A stopped process acts on SIGTERM only when it is continued.
+    this.#signal('SIGCONT');
+    clearTimeout(this.#killTimer);
+    this.#killTimer = setTimeout(() => this.kill(), graceMs);
+  }
+
+  kill(cause?: EndCause): void {
+    if (cause !== undefined) this.#cause ??= cause;
+    if (this.#phase !== 'ended') this.#phase = 'ending';
+    this.#signal('SIGKILL');
+  }
+
+  #signal(signal: NodeJS.Signals): void {
+    if (this.#phase === 'ended') return;
+    const sent = this.#identity !== undefined && signalGroup(this.#identity, signal);
+    // Not yet reaped, so the number is still this child's.
+    if (!sent) this.#link.kill(signal);
+  }
+
+  #send(message: ToHost): void {
+    this.#link.send(message);
+  }
+
+  #ask(message: (seq: number) => ToHost, withinMs: number): Promise<FromHost | undefined> {
+    if (this.#phase === 'ended') return Promise.resolve(undefined);
+    const seq = ++this.#seq;
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.#answer(seq, undefined), withinMs);
+      this.#waiting.set(seq, (answer) => {
+        clearTimeout(timer);
+        resolve(answer);
+      });
+      this.#send(message(seq));
+    });
+  }
+
+  #answer(seq: number, message: FromHost | undefined): void {
+    const waiting = this.#waiting.get(seq);
+    this.#waiting.delete(seq);
+    waiting?.(message);
+  }
+
+  #receive(value: unknown): void {
+    const message = asFromHost(value);
+    if (message === undefined) {
+      this.#logger.warn({ pid: this.pid }, 'a compute host sent a message that is not of the job protocol');
+      return;
+    }
+    this.#unansweredMs = 0;
+    switch (message.t) {
+      case 'ready':
+        void this.#becameReady(message);
+        return;
+      case 'pong':
+      case 'devices':
+        this.#answer(message.seq, message);
+        return;
+      case 'event':
+        this.#jobs.get(message.id)?.job.event(message.event);
+        return;
+      case 'outcome':
+        this.#finished(message.id, message.outcome);
+        return;
+      case 'log':
+        this.#logger[message.level]?.({ pid: this.pid }, message.message);
+        return;
+      case 'ending':
+        this.#announced = { reason: message.reason, message: message.message };
+        this.#phase = 'ending';
+        // Exit handlers of a broken driver may hang.
+        if (this.#jobs.size === 0 || message.reason === 'device_fault') {
+          clearTimeout(this.#killTimer);
+          this.#killTimer = setTimeout(() => this.kill(), LAST_WORDS_MS);
+        }
+        return;
+    }
+  }
+
+  async #becameReady(message: Extract<FromHost, { t: 'ready' }>): Promise<void> {
+    if (this.#phase !== 'starting') return;
+    if (message.protocol !== PROTOCOL_VERSION) {
+      this.terminate({
+        kind: 'protocol',
+        message: `it speaks version ${message.protocol}, the server ${PROTOCOL_VERSION}`,
+      });
+      return;
+    }
+    clearTimeout(this.#startTimer);
+    yieldToServer(this.pid, this.lane); // threads started meanwhile
+    // On disk before the first job: a server that dies now must find this host again.
+    if (this.#identity !== undefined) await this.#options.registry.add(this.#identity, this.lane);
+    if (this.#phase !== 'starting') return;
+    this.#phase = 'ready';
+    this.#becomeIdle();
+    this.#isReady(true);
+  }
+
+  #startTooSlow(): void {
+    this.#announced = {
+      reason: 'engine_unavailable',
+      message: `it was not ready after ${this.#config.startMs / 1000} s.`,
+    };
+    this.kill();
+  }
+
+  #finished(id: string, outcome: JobOutcome): void {
+    const running = this.#jobs.get(id);
+    if (running === undefined) return;
+    this.#jobs.delete(id);
+    // The host is about to end itself; nothing new may go to it.
+    if (outcome.type === 'failed' && outcome.code === 'device_fault') this.#phase = 'ending';
+    if (this.#jobs.size === 0) this.#becomeIdle();
+    this.#conclude(running, outcome);
+  }
+
+  #conclude(running: Running, outcome: JobOutcome): void {
+    clearTimeout(running.stopTimer);
+    void running.log.close();
+    running.job.finish(outcome);
+  }
+
+  #becomeIdle(): void {
+    this.idleSince = performance.now();
+    clearTimeout(this.#idleTimer);
+    const after = this.lane === 'train' ? this.#config.trainIdleMs : this.#config.interactiveIdleMs;
+    this.#idleTimer = setTimeout(() => this.#jobs.size === 0 && this.end({ kind: 'idle' }), after);
+    this.#idleTimer.unref();
+  }
+
+  #output(text: string): void {
+    this.#tail.push(text);
+    for (const { log } of this.#jobs.values()) log.write(text);
+    this.#logger.debug({ pid: this.pid, text }, 'output of a compute host');
+  }
+
+  #stopJob(running: Running): void {
+    const { job } = running;
+    job.setState('stopping');
+    this.#send({ t: 'control', id: job.id, command: 'stop' });
+    // It ends at its next step at the earliest.
+    const grace = Math.max(this.#config.stopGraceMs, 2 * job.longestStepMs);
+    running.stopTimer = setTimeout(
+      () => this.terminate({ kind: 'stop', job: job.id, seconds: Math.round(grace / 1000) }),
+      grace,
+    );
+  }
+
+  // --- signs of life ---
+
+  #tick(periodMs: number): void {
+    const now = performance.now();
+    // While this process itself was held up (suspended, debugged), its hosts' messages waited too: that time counts once at most.
+    const elapsed = Math.min(now - this.#lastTick, 2 * periodMs);
+    this.#lastTick = now;
+    this.#sinceSampleMs += elapsed;
+    if (this.#sinceSampleMs >= SAMPLE_EVERY_MS) {
+      this.#sinceSampleMs = 0;
+      void this.#sample();
+    }
+    if (this.#phase !== 'ready') return;
+    for (const running of this.#jobs.values()) this.#watch(running, elapsed);
+    this.#unansweredMs += elapsed;
+    this.#sincePingMs += elapsed;
+    if (this.#sincePingMs >= Math.min(PING_EVERY_MS, this.#config.stallMs / 3)) {
+      this.#sincePingMs = 0;
+      this.#send({ t: 'ping', seq: 0 });
+    }
+    if (this.#jobs.size === 0 && this.#unansweredMs > this.#config.stallMs) {
+      this.terminate({ kind: 'unresponsive', seconds: Math.round(this.#unansweredMs / 1000) });
+    }
+  }
+
+  #watch(running: Running, elapsedMs: number): void {
+    const { job } = running;
+    const ticks = (): number => (this.#config.launcher.local ? (processStat(this.pid)?.cpuTicks ?? 0) : 0);
+    if (job.silentMs === 0) job.cpuTicksAtSilence = ticks();
+    job.silentMs += elapsedMs;
+    if (running.condemned || job.stopRequested) return;
+    const limit = Math.max(this.#config.stallMs, STEPS_UNTIL_STALLED * job.longestStepMs);
+    if (job.silentMs <= limit) return;
+    // On the CPU a very long step shows as processor time; a GPU wait may spin, so there it proves nothing.
+    const busyMs = ((ticks() - job.cpuTicksAtSilence) * 1000) / TICKS_PER_SECOND;
+    const busy = job.request.devices.length === 0 && busyMs > job.silentMs / 2;
+    if (busy && job.silentMs <= limit * this.#config.busyFactor) return;
+    running.condemned = true;
+    void this.#stalled(running, limit);
+  }
+
+  async #stalled(running: Running, limitMs: number): Promise<void> {
+    const { job, log } = running;
+    const seconds = Math.round(job.silentMs / 1000);
+    const message = `No sign of life for ${seconds} s.`;
+    this.#logger.warn({ pid: this.pid, job: job.id, seconds }, 'a job has stalled');
+    job.setState('stalled', { message });
+    log.write(`${message} Threads of the compute host:\n`);
+    if (this.#config.launcher.local && this.#config.stackDumpMs > 0) {
+      log.write(await threadReport(this.pid, this.#config.stackDumpMs));
+    }
+    if (job.ended || this.#phase === 'ended') return;
+    if (job.silentMs < limitMs) {
+      running.condemned = false;
+      job.setState('running', { message: 'It goes on.' });
+      return;
+    }
+    this.terminate({ kind: 'stall', job: job.id, seconds });
+  }
+
+  async #sample(): Promise<void> {
+    if (!this.#config.launcher.local) return;
+    const memory = await sampleMemory(this.pid);
+    if (memory === undefined || memory.rssMb === 0) return; // a dying process shows no memory
+    this.#samples.push({ memory, kills: memory.oomKills() });
+    if (this.#samples.length > KEPT_SAMPLES) this.#samples.shift();
+  }
+
+  // --- the end ---
+
+  #causeField(): { cause?: EndCause } {
+    return this.#cause === undefined ? {} : { cause: this.#cause };
+  }
+
+  #describeEnd(end: { code: number | null; signal: NodeJS.Signals | null; startError?: string }): HostEnd {
+    const described: HostEnd = { ...end, ...this.#causeField(), stderr: this.#tail.lines };
+    if (this.#announced !== undefined) described.announced = this.#announced;
+    else if (this.#phase === 'starting' && end.startError === undefined) {
+      const how = end.signal === null ? `exit code ${end.code}` : end.signal;
+      described.startError = `it ended while starting (${how}). ${this.#tail.lines.at(-1) ?? ''}`.trim();
+    }
+    const first = this.#samples[0];
+    const last = this.#samples.at(-1)?.memory;
+    if (first !== undefined && last !== undefined) {
+      const { rssMb, peakMb, limitMb } = last;
+      const oomKilled = (last.oomKills() ?? 0) > (first.kills ?? Number.POSITIVE_INFINITY);
+      described.memory = { rssMb, peakMb, limitMb, oomKilled };
+    }
+    return described;
+  }
+
+  async #closed(result: { code: number | null; signal: NodeJS.Signals | null; startError?: string }): Promise<void> {
+    const end = this.#describeEnd(result);
+    this.#end = end;
+    const deviceFault = this.#announced?.reason === 'device_fault';
+    const expected = this.#cause?.kind === 'idle' || this.#cause?.kind === 'shutdown';
+    this.#phase = 'ended';
+    for (const timer of [this.#monitor, this.#idleTimer, this.#startTimer, this.#killTimer]) clearTimeout(timer);
+    for (const seq of [...this.#waiting.keys()]) this.#answer(seq, undefined);
+    // Whatever the host started goes with it, also what left its group; only then is the device free.
+    if (this.#identity !== undefined) {
+      for (const identity of await processesWithToken(this.#token)) signalProcess(identity, 'SIGKILL');
+    }
+    await this.#options.registry.remove(this.#token);
+    const fields = {
+      pid: this.pid,
+      key: this.key,
+      code: end.code,
+      signal: end.signal,
+      cause: end.cause,
+      jobs: this.jobIds,
+    };
+    if (expected) this.#logger.info(fields, 'compute host ended');
+    else this.#logger.warn({ ...fields, deviceFault, stderr: end.stderr.slice(-5) }, 'compute host ended unexpectedly');
+    for (const running of this.#jobs.values()) {
+      const outcome = outcomeOfEnd(end, running.job.id);
+      if (outcome.type === 'failed') running.log.write(`${outcome.message}\n`);
+      this.#conclude(running, outcome);
+    }
+    this.#jobs.clear();
+    this.#isReady(false);
+    this.#options.onEnded(this, expected);
+    this.#hasEnded();
+  }
+
+  #outcomeOfLateJob(job: Job): JobOutcome {
+    if (this.#end !== undefined) return outcomeOfEnd(this.#end, job.id);
+    return failed('internal', 'The compute host was ending.', { context: { reason: 'host_ending' }, retryable: true });
+  }
+}
