@@ -3,126 +3,15 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::globals::{Global, Profile, lookup};
+use super::globals::{Profile, lookup};
+use super::value::{Arena, Ref, Value};
 use super::{PickleError, text};
-
-/// Index of a value in the arena.
-pub(crate) type Ref = u32;
-
-/// A value; references point into the arena and may form cycles.
-#[derive(Debug)]
-pub(crate) enum Value<'a> {
-    None,
-    Bool(bool),
-    Int(i64),
-    /// A whole number beyond 64 bits, little-endian two's complement.
-    Big(&'a [u8]),
-    Float(f64),
-    Str(Cow<'a, str>),
-    Bytes(Cow<'a, [u8]>),
-    /// Bytes written as text of code points below 256; decoded only where they are used.
-    Latin1(Ref),
-    List(Vec<Ref>),
-    Tuple(Vec<Ref>),
-    Set(Vec<Ref>),
-    Dict(Vec<(Ref, Ref)>),
-    Global(Global),
-    /// A reference out of the pickle (torch storages).
-    Persistent(Ref),
-    /// A call that is understood, never made; `state` is what BUILD would set.
-    Call {
-        global: Global,
-        args: Ref,
-        state: Option<Ref>,
-    },
-}
 
 /// Ceilings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Values in the arena.
     pub values: usize,
-}
-
-/// All values of a pickle.
-#[derive(Debug)]
-pub(crate) struct Arena<'a>(Vec<Value<'a>>);
-
-impl<'a> Arena<'a> {
-    pub(crate) fn get(&self, r: Ref) -> &Value<'a> {
-        // Every `Ref` was made by `push` on this arena, which never shrinks.
-        &self.0[r as usize]
-    }
-
-    /// All values.
-    pub(crate) fn refs(&self) -> impl Iterator<Item = Ref> {
-        0..self.0.len() as Ref
-    }
-
-    /// The items of a tuple or list.
-    pub(crate) fn items(&self, r: Ref) -> Option<&[Ref]> {
-        match self.get(r) {
-            Value::Tuple(v) | Value::List(v) => Some(v),
-            _ => None,
-        }
-    }
-
-    /// Text, also where Python 2 wrote it as bytes.
-    pub(crate) fn str(&self, r: Ref) -> Option<&str> {
-        match self.get(r) {
-            Value::Str(s) => Some(s),
-            Value::Bytes(b) => std::str::from_utf8(b).ok(),
-            _ => None,
-        }
-    }
-
-    /// A whole number that is not negative.
-    pub(crate) fn usize(&self, r: Ref) -> Option<usize> {
-        match self.get(r) {
-            Value::Int(i) => usize::try_from(*i).ok(),
-            Value::Bool(b) => Some(usize::from(*b)),
-            _ => None,
-        }
-    }
-
-    /// A tuple or list of sizes.
-    pub(crate) fn sizes(&self, r: Ref) -> Option<Vec<usize>> {
-        let items = match self.get(r) {
-            // torch.Size((…)) keeps its one argument.
-            Value::Call {
-                global: Global::TorchSize,
-                args,
-                ..
-            } => self.items(*self.items(*args)?.first()?)?,
-            _ => self.items(r)?,
-        };
-        items.iter().map(|&i| self.usize(i)).collect()
-    }
-
-    /// Raw bytes, decoding those written as text.
-    pub(crate) fn bytes(&self, r: Ref) -> Option<Cow<'_, [u8]>> {
-        match self.get(r) {
-            Value::Bytes(b) => Some(Cow::Borrowed(b)),
-            Value::Latin1(s) => match self.get(*s) {
-                Value::Str(s) if s.is_ascii() => Some(Cow::Borrowed(s.as_bytes())),
-                Value::Str(s) => text::latin1(s).map(Cow::Owned),
-                _ => None,
-            },
-            Value::Call {
-                global: Global::Bytes,
-                args,
-                ..
-            } => match self.items(*args)? {
-                [] => Some(Cow::Borrowed(&[])),
-                [one] => match self.get(*one) {
-                    Value::Bytes(b) => Some(Cow::Borrowed(b)),
-                    _ => None,
-                },
-                _ => None,
-            },
-            _ => None,
-        }
-    }
 }
 
 /// The result of running one pickle.
@@ -161,13 +50,13 @@ pub(crate) fn run(
     })
 }
 
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     input: &'a [u8],
     at: usize,
-    op_at: usize,
+    pub(super) op_at: usize,
     profile: Profile,
     limits: Limits,
-    arena: Arena<'a>,
+    pub(super) arena: Arena<'a>,
     stack: Vec<Ref>,
     marks: Vec<usize>,
     memo: HashMap<u64, Ref>,
@@ -175,13 +64,10 @@ struct Machine<'a> {
     copied: usize,
 }
 
-/// Most arguments of any call that is understood.
-const MAX_ARGS: usize = 16;
-
-type Res<T> = Result<T, PickleError>;
+pub(super) type Res<T> = Result<T, PickleError>;
 
 impl<'a> Machine<'a> {
-    fn malformed(&self, what: &str) -> PickleError {
+    pub(super) fn malformed(&self, what: &str) -> PickleError {
         PickleError::Malformed {
             what: what.to_owned(),
             at: self.op_at,
@@ -234,19 +120,19 @@ impl<'a> Machine<'a> {
         })
     }
 
-    fn push(&mut self, value: Value<'a>) -> Res<()> {
+    pub(super) fn push(&mut self, value: Value<'a>) -> Res<()> {
         self.check(self.arena.0.len(), "values")?;
         self.arena.0.push(value);
         self.push_ref((self.arena.0.len() - 1) as Ref)
     }
 
-    fn push_ref(&mut self, r: Ref) -> Res<()> {
+    pub(super) fn push_ref(&mut self, r: Ref) -> Res<()> {
         self.check(self.stack.len(), "values")?;
         self.stack.push(r);
         Ok(())
     }
 
-    fn charge_copy(&mut self, cells: usize) -> Res<()> {
+    pub(super) fn charge_copy(&mut self, cells: usize) -> Res<()> {
         self.copied = self.copied.saturating_add(cells);
         self.check(self.copied, "copied values")
     }
@@ -256,7 +142,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Str(String::from_utf8_lossy(bytes)))
     }
 
-    fn pop(&mut self) -> Res<Ref> {
+    pub(super) fn pop(&mut self) -> Res<Ref> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
             return Err(self.malformed("an operation lacks its operands"));
@@ -266,7 +152,7 @@ impl<'a> Machine<'a> {
             .ok_or_else(|| self.malformed("an operation lacks its operands"))
     }
 
-    fn top(&self) -> Res<Ref> {
+    pub(super) fn top(&self) -> Res<Ref> {
         self.stack
             .last()
             .copied()
@@ -346,120 +232,6 @@ impl<'a> Machine<'a> {
             (0x90, Value::Set(set)) => set.extend_from_slice(items),
             (b's' | b'u', Value::Dict(dict)) => dict.extend(pairs),
             _ => return Err(self.malformed("items for something that holds none")),
-        }
-        Ok(())
-    }
-
-    /// REDUCE and NEWOBJ: a call whose meaning is known.
-    fn call(&mut self, callee: Ref, args: Ref) -> Res<()> {
-        let Value::Global(global) = *self.arena.get(callee) else {
-            return Err(self.malformed("a call of something that is no function"));
-        };
-        let Value::Tuple(items) = self.arena.get(args) else {
-            return Err(self.malformed("a call without an argument tuple"));
-        };
-        if items.len() > MAX_ARGS {
-            return Err(self.malformed("a call with arguments that make no sense"));
-        }
-        let items = items.clone();
-        match (global, items.as_slice()) {
-            (Global::Dict, []) => self.push(Value::Dict(Vec::new())),
-            (Global::Dict, &[source]) => {
-                let pairs = self.dict_argument(source)?;
-                self.charge_copy(pairs.len())?;
-                self.push(Value::Dict(pairs))
-            }
-            (Global::DefaultDict, [] | [_]) => self.push(Value::Dict(Vec::new())),
-            (Global::Set, []) => self.push(Value::Set(Vec::new())),
-            (Global::Set, &[source]) => {
-                let list = self.arena.items(source).map(<[Ref]>::to_vec);
-                let list = list.ok_or_else(|| self.malformed("a set made of no list"))?;
-                self.charge_copy(list.len())?;
-                self.push(Value::Set(list))
-            }
-            (Global::Sequence, []) => self.push(Value::List(Vec::new())),
-            (Global::Sequence, &[source]) if self.arena.items(source).is_some() => {
-                self.push_ref(source)
-            }
-            (Global::Encode, &[source, ..]) if items.len() <= 2 => {
-                let latin1 = items.get(1).is_some_and(|&e| {
-                    matches!(self.arena.str(e), Some("latin1" | "latin-1" | "iso-8859-1"))
-                });
-                match self.arena.get(source) {
-                    Value::Str(_) if latin1 => self.push(Value::Latin1(source)),
-                    _ => Err(self.malformed("an encoding other than latin1")),
-                }
-            }
-            (Global::Reconstructor, &[class, ..]) => match self.arena.get(class) {
-                Value::Global(Global::DataClass) => self.push(Value::Call {
-                    global: Global::DataClass,
-                    args,
-                    state: None,
-                }),
-                _ => Err(self.malformed("an object of a class that is not read")),
-            },
-            (Global::PaddleTensor, &[expression, names]) => self.paddle_tensor(expression, names),
-            (
-                Global::DataClass
-                | Global::Bytes
-                | Global::NumpyReconstruct
-                | Global::NumpyFromBuffer
-                | Global::NumpyScalar
-                | Global::NumpyDtype
-                | Global::TorchTensor
-                | Global::TorchTensorV3
-                | Global::TorchParameter
-                | Global::TorchSize
-                | Global::Opaque,
-                _,
-            ) => self.push(Value::Call {
-                global,
-                args,
-                state: None,
-            }),
-            _ => Err(self.malformed("a call with arguments that make no sense")),
-        }
-    }
-
-    fn dict_argument(&self, source: Ref) -> Res<Vec<(Ref, Ref)>> {
-        match self.arena.get(source) {
-            Value::Dict(pairs) => Ok(pairs.clone()),
-            Value::List(entries) => entries
-                .iter()
-                .map(|&entry| match self.arena.items(entry) {
-                    Some(&[k, v]) => Ok((k, v)),
-                    _ => Err(self.malformed("a dict made of something other than pairs")),
-                })
-                .collect(),
-            _ => Err(self.malformed("a dict made of something other than pairs")),
-        }
-    }
-
-    /// Paddle writes a tensor as the call `eval('data', {'data': array})`. Only this one text is
-    /// understood, and it is read as the array; there is nothing here that evaluates.
-    fn paddle_tensor(&mut self, expression: Ref, names: Ref) -> Res<()> {
-        if let (Some("data"), Value::Dict(pairs)) =
-            (self.arena.str(expression), self.arena.get(names))
-            && let &[(key, array)] = pairs.as_slice()
-            && self.arena.str(key) == Some("data")
-        {
-            return self.push_ref(array);
-        }
-        Err(PickleError::Forbidden {
-            module: "builtins".into(),
-            name: "eval".into(),
-            at: self.op_at,
-        })
-    }
-
-    fn build(&mut self) -> Res<()> {
-        let new_state = self.pop()?;
-        let target = self.top()?;
-        match &mut self.arena.0[target as usize] {
-            Value::Call { state, .. } => *state = Some(new_state),
-            // Attributes of dict subclasses (`_metadata` of state dicts) are of no interest.
-            Value::Dict(_) => {}
-            _ => return Err(self.malformed("a state for something that has none")),
         }
         Ok(())
     }

@@ -9,15 +9,18 @@
 //!
 //! Format: Python's `pickletools`, protocols 0 to 5 without out-of-band buffers.
 
+mod calls;
 mod globals;
 mod json;
 mod machine;
 pub(crate) mod numpy;
 mod text;
+mod value;
 
 pub(crate) use globals::Global;
 pub use globals::Profile;
-pub(crate) use machine::{Arena, Limits, Loaded, Ref, Value, run};
+pub(crate) use machine::{Limits, Loaded, run};
+pub(crate) use value::{Arena, Ref, Value};
 
 /// Why a pickle was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
