@@ -108,13 +108,7 @@ async function torchZip(handle: FileHandle, path: string, size: number): Promise
 const LEGACY_TORCH = Buffer.from([0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19]);
 
 async function pickle(handle: FileHandle, path: string, size: number): Promise<Omit<WeightsFile, 'bytes'>> {
-  if ((await bytes(handle, 0, LEGACY_TORCH.length)).equals(LEGACY_TORCH)) {
-    throw bad(
-      path,
-      'it is in the PyTorch format from before 1.6',
-      'Load and save it once with a current PyTorch, or convert it to .safetensors.',
-    );
-  }
+  if ((await bytes(handle, 0, LEGACY_TORCH.length)).equals(LEGACY_TORCH)) return { format: 'pth' };
   const stop = await bytes(handle, size - 1, 1);
   if (stop[0] !== 0x2e) throw bad(path, 'it is truncated (the end of the Paddle state dict is missing)');
   return { format: 'pdparams' };

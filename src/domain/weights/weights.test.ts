@@ -80,7 +80,6 @@ test('files that are no weights are refused with what they are instead', async (
     [zip('archive/data.pkl').subarray(0, -22), /truncated/],
     [Buffer.concat([zip('net/data.pkl'), Buffer.from('constants.pkl')]), /TorchScript/],
     [PADDLE.subarray(0, -1), /truncated/],
-    [Buffer.from('80028a0a6cfc9c46f9206aa850192e00000000', 'hex'), /before 1.6/],
   ];
   for (const [bytes, message] of table) {
     const file = await put('bad/file', bytes);
@@ -96,6 +95,8 @@ test('the three formats are known by their content, whatever the name', async ()
   });
   assert.equal((await inspectWeights(await put('a/y', zip('resnet18/data.pkl')))).format, 'pth');
   assert.equal((await inspectWeights(await put('a/z', PADDLE))).format, 'pdparams');
+  const before16 = Buffer.from('80028a0a6cfc9c46f9206aa850192e00000000', 'hex');
+  assert.equal((await inspectWeights(await put('a/old', before16))).format, 'pth');
 });
 
 test('weights that are not there: the error says where to put which file', async () => {
