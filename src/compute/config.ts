@@ -43,6 +43,8 @@ export interface ComputeConfig {
   stackDumpMs: number;
   /** How long an answer about GPUs is reused. */
   devicesCacheMs: number;
+  /** Lower processor priority for hosts, and the first place among the victims when memory runs out. */
+  yieldToServer: boolean;
   /** Further environment of hosts. */
   hostEnv: Readonly<Record<string, string>>;
 }
@@ -73,6 +75,7 @@ export function computeConfig(given: Partial<ComputeConfig> & Pick<ComputeConfig
     orphanGraceMs: 60_000,
     stackDumpMs: 8_000,
     devicesCacheMs: 30_000,
+    yieldToServer: true,
     hostEnv: {},
     ...given,
   };

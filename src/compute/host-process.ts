@@ -108,7 +108,7 @@ export class HostProcess {
     });
     const { pid } = this.#link;
     if (pid === undefined) return; // `closed` follows with the reason
-    yieldToServer(pid, this.lane);
+    if (config.yieldToServer) yieldToServer(pid, this.lane);
     this.#identity = { pid, startTime: processStat(pid)?.startTime ?? '', token: this.#token };
     void this.#sample();
     this.#startTimer = setTimeout(() => this.#startTooSlow(), config.startMs);
@@ -264,7 +264,7 @@ export class HostProcess {
       return;
     }
     clearTimeout(this.#startTimer);
-    yieldToServer(this.pid, this.lane); // threads started meanwhile
+    if (this.#config.yieldToServer) yieldToServer(this.pid, this.lane); // threads started meanwhile
     // On disk before the first job: a server that dies now must find this host again.
     if (this.#identity !== undefined) await this.#options.registry.add(this.#identity, this.lane);
     if (this.#phase !== 'starting') return;
@@ -288,7 +288,10 @@ export class HostProcess {
     // The host is about to end itself; nothing new may go to it.
     if (outcome.type === 'failed' && outcome.code === 'device_fault') this.#phase = 'ending';
     if (this.#jobs.size === 0) this.#becomeIdle();
-    this.#conclude(running, outcome);
+    // A hanging job may come to itself when its host is told to end: it stopped, but nobody had asked it to.
+    const unasked = outcome.type === 'train' && outcome.stopped && !running.job.stopRequested;
+    const ownEnd = unasked && this.#cause !== undefined;
+    this.#conclude(running, ownEnd ? outcomeOfEnd(this.#describeEnd({ code: null, signal: null }), id) : outcome);
   }
 
   #conclude(running: Running, outcome: JobOutcome): void {

@@ -29,6 +29,8 @@ export const SHORT: Partial<ComputeConfig> = {
   termGraceMs: 3_000,
   orphanGraceMs: 3_000,
   stackDumpMs: 0,
+  // Beside a build or another test they would start slowly.
+  yieldToServer: false,
 };
 
 export function workspace(t: TestContext): string {
