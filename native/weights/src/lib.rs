@@ -2,7 +2,7 @@
 //!
 //! [`load`] reads safetensors, PyTorch state dicts (`.pth`, `.pt`: the zip form and the older
 //! stream form), Paddle parameters (`.pdparams`) and checkpoint folders into one form: fp32 tensors
-//! in PyTorch's layout and naming. [`fit`] matches them with the parameters of a network and says
+//! in PyTorch's layout. [`fit`] matches them with the parameters of a network and says
 //! what is missing, of another shape or unused. [`save_safetensors`] writes them atomically.
 //!
 //! Pickled files are read by a restricted machine ([`pickle`]) that builds plain data and refuses

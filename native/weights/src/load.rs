@@ -37,7 +37,8 @@ const FOLDER_FILES: [&str; 6] = [
 /// Suffixes of weight files, for folders that hold exactly one.
 const SUFFIXES: [&str; 4] = ["safetensors", "pdparams", "pth", "pt"];
 
-/// Reads weights as fp32 tensors in PyTorch's layout and with PyTorch's buffer names.
+/// Reads weights as fp32 tensors in PyTorch's layout (linear weights `[out, in]`) under the file's own
+/// names, which [`fit`](crate::fit) translates.
 ///
 /// `path` is a file (the kind is told from its content, not its name) or a checkpoint folder.
 /// Whole numbers become fp32 too (`num_batches_tracked`); the order is that of the file.

@@ -14,8 +14,7 @@ const NAME_TABLE: &str = "StructuredToParameterName@@";
 /// Describes tensors beyond 1 GiB, which protocols 2 and 3 store in slices.
 const SLICE_TABLE: &str = "UnpackBigParamInfor@@";
 
-/// Reads a parameter file and puts it into PyTorch's conventions: `_mean` and `_variance` become
-/// `running_mean` and `running_var`, linear weights `[in, out]` become `[out, in]`.
+/// Reads a parameter file. Names stay Paddle's; linear weights `[in, out]` become `[out, in]`.
 pub(crate) fn read(file: &[u8]) -> Result<WeightMap, PickleError> {
     let loaded = run(file, Profile::Paddle, Limits { values: 2 << 20 })?;
     let arena = &loaded.arena;
@@ -54,10 +53,13 @@ pub(crate) fn read(file: &[u8]) -> Result<WeightMap, PickleError> {
     if let Some(table) = slices {
         join_slices(arena, table, &mut map)?;
     }
-    Ok(map
-        .into_iter()
-        .map(|(name, tensor)| to_torch(name, tensor))
-        .collect())
+    // The only tensors of two dimensions in these networks are linear weights, [in, out] in Paddle.
+    for tensor in map.values_mut() {
+        if let [rows, columns] = *tensor.shape.as_slice() {
+            *tensor = transpose(&tensor.data, rows, columns);
+        }
+    }
+    Ok(map)
 }
 
 /// An array, or the pair (name, array) into which Paddle turns a tensor inside other objects.
@@ -140,19 +142,6 @@ fn join_slices(arena: &Arena<'_>, table: Ref, map: &mut WeightMap) -> Result<(),
         map.insert(name.to_owned(), HostTensor { shape, data });
     }
     Ok(())
-}
-
-fn to_torch(name: String, tensor: HostTensor) -> (String, HostTensor) {
-    let name = match name.rsplit_once('.') {
-        Some((module, "_mean")) => format!("{module}.running_mean"),
-        Some((module, "_variance")) => format!("{module}.running_var"),
-        _ => name,
-    };
-    let tensor = match *tensor.shape.as_slice() {
-        [rows, columns] => transpose(&tensor.data, rows, columns),
-        _ => tensor,
-    };
-    (name, tensor)
 }
 
 /// `[rows, columns]` → `[columns, rows]`.
