@@ -69,8 +69,7 @@ export class EventStreams {
     ctx.set('cache-control', 'no-cache, no-transform');
     ctx.set('x-accel-buffering', 'no');
     if (ctx.method === 'HEAD') {
-      ctx.body = null;
-      ctx.status = 200;
+      ctx.body = '';
       return;
     }
     ctx.respond = false;
