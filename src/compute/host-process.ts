@@ -10,21 +10,17 @@ import { JobLog, Tail } from './job-log.js';
 import type { JobOutcome } from './jobs.gen.js';
 import type { HostLink } from './launcher.js';
 import type { Logger } from './logger.js';
-import { type MemorySample, sampleMemory } from './machine.js';
+import { MemoryWatch } from './memory-watch.js';
 import type { DeviceInfo, Lane } from './ports.js';
 import { hostEnvironment, yieldToServer } from './priority.js';
 import { asFromHost, type FromHost, PROTOCOL_VERSION, type ToHost } from './protocol.js';
+import { Questions } from './questions.js';
+import { isSilentTooLong, silenceLimit } from './silence.js';
 import { threadReport } from './thread-report.js';
 
-/** Kernel clock ticks per second, the unit of `/proc/<pid>/stat`; 100 on every Linux that Node supports. */
-const TICKS_PER_SECOND = 100;
 const PING_EVERY_MS = 5_000;
-const SAMPLE_EVERY_MS = 2_000;
-/** A large process takes a while to die: the count of memory victims is compared with that of some samples ago. */
-const KEPT_SAMPLES = 10;
 /** A host that announced its end and has no work gets this long. */
 const LAST_WORDS_MS = 3_000;
-const STEPS_UNTIL_STALLED = 5;
 
 export interface HostOptions {
   key: string;
@@ -63,14 +59,13 @@ export class HostProcess {
   #identity: ProcessIdentity | undefined;
   readonly #jobs = new Map<string, Running>();
   readonly #tail = new Tail();
-  readonly #waiting = new Map<number, (message: FromHost | undefined) => void>();
-  #seq = 0;
+  readonly #questions = new Questions<FromHost>();
   #isReady!: (ready: boolean) => void;
   #hasEnded!: () => void;
   #cause: EndCause | undefined;
   #announced: HostEnd['announced'];
   #end: HostEnd | undefined;
-  #samples: { kills: number | undefined; memory: MemorySample }[] = [];
+  #memory: MemoryWatch | undefined;
   #monitor: NodeJS.Timeout | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
   #startTimer: NodeJS.Timeout | undefined;
@@ -78,7 +73,6 @@ export class HostProcess {
   #lastTick = performance.now();
   #unansweredMs = 0;
   #sincePingMs = 0;
-  #sinceSampleMs = 0;
 
   constructor(options: HostOptions) {
     this.#options = options;
@@ -110,7 +104,7 @@ export class HostProcess {
     if (pid === undefined) return; // `closed` follows with the reason
     if (config.yieldToServer) yieldToServer(pid, this.lane);
     this.#identity = { pid, startTime: processStat(pid)?.startTime ?? '', token: this.#token };
-    void this.#sample();
+    if (config.launcher.local) this.#memory = new MemoryWatch(pid);
     this.#startTimer = setTimeout(() => this.#startTooSlow(), config.startMs);
     const tick = Math.min(1_000, Math.max(50, config.stallMs / 10));
     this.#monitor = setInterval(() => this.#tick(tick), tick);
@@ -152,12 +146,12 @@ export class HostProcess {
 
   /** Whether the host's main thread answers within the time. */
   async ping(withinMs: number): Promise<boolean> {
-    return (await this.#ask((seq) => ({ t: 'ping', seq }), withinMs)) !== undefined;
+    return (await this.#questions.ask((seq) => this.#send({ t: 'ping', seq }), withinMs)) !== undefined;
   }
 
   /** Devices as the engine sees them; undefined when the host does not answer in time. */
   async devices(withinMs: number): Promise<{ gpus: DeviceInfo[]; reason: string | null } | undefined> {
-    const answer = await this.#ask((seq) => ({ t: 'devices', seq }), withinMs);
+    const answer = await this.#questions.ask((seq) => this.#send({ t: 'devices', seq }), withinMs);
     return answer?.t === 'devices' ? { gpus: answer.gpus, reason: answer.reason } : undefined;
   }
 
@@ -199,25 +193,6 @@ export class HostProcess {
     this.#link.send(message);
   }
 
-  #ask(message: (seq: number) => ToHost, withinMs: number): Promise<FromHost | undefined> {
-    if (this.#phase === 'ended') return Promise.resolve(undefined);
-    const seq = ++this.#seq;
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => this.#answer(seq, undefined), withinMs);
-      this.#waiting.set(seq, (answer) => {
-        clearTimeout(timer);
-        resolve(answer);
-      });
-      this.#send(message(seq));
-    });
-  }
-
-  #answer(seq: number, message: FromHost | undefined): void {
-    const waiting = this.#waiting.get(seq);
-    this.#waiting.delete(seq);
-    waiting?.(message);
-  }
-
   #receive(value: unknown): void {
     const message = asFromHost(value);
     if (message === undefined) {
@@ -231,7 +206,7 @@ export class HostProcess {
         return;
       case 'pong':
       case 'devices':
-        this.#answer(message.seq, message);
+        this.#questions.answer(message.seq, message);
         return;
       case 'event':
         this.#jobs.get(message.id)?.job.event(message.event);
@@ -333,11 +308,7 @@ export class HostProcess {
     // While this process itself was held up (suspended, debugged), its hosts' messages waited too: that time counts once at most.
     const elapsed = Math.min(now - this.#lastTick, 2 * periodMs);
     this.#lastTick = now;
-    this.#sinceSampleMs += elapsed;
-    if (this.#sinceSampleMs >= SAMPLE_EVERY_MS) {
-      this.#sinceSampleMs = 0;
-      void this.#sample();
-    }
+    this.#memory?.tick(elapsed);
     if (this.#phase !== 'ready') return;
     for (const running of this.#jobs.values()) this.#watch(running, elapsed);
     this.#unansweredMs += elapsed;
@@ -352,22 +323,14 @@ export class HostProcess {
   }
 
   #watch(running: Running, elapsedMs: number): void {
-    const { job } = running;
-    const ticks = (): number => (this.#config.launcher.local ? (processStat(this.pid)?.cpuTicks ?? 0) : 0);
-    if (job.silentMs === 0) job.cpuTicksAtSilence = ticks();
-    job.silentMs += elapsedMs;
-    if (running.condemned || job.stopRequested) return;
-    const limit = Math.max(this.#config.stallMs, STEPS_UNTIL_STALLED * job.longestStepMs);
-    if (job.silentMs <= limit) return;
-    // On the CPU a very long step shows as processor time; a GPU wait may spin, so there it proves nothing.
-    const busyMs = ((ticks() - job.cpuTicksAtSilence) * 1000) / TICKS_PER_SECOND;
-    const busy = job.request.devices.length === 0 && busyMs > job.silentMs / 2;
-    if (busy && job.silentMs <= limit * this.#config.busyFactor) return;
+    const cpuTicks = (): number => (this.#config.launcher.local ? (processStat(this.pid)?.cpuTicks ?? 0) : 0);
+    const silent = isSilentTooLong(running.job, elapsedMs, cpuTicks, this.#config);
+    if (!silent || running.condemned || running.job.stopRequested) return;
     running.condemned = true;
-    void this.#stalled(running, limit);
+    void this.#stalled(running);
   }
 
-  async #stalled(running: Running, limitMs: number): Promise<void> {
+  async #stalled(running: Running): Promise<void> {
     const { job, log } = running;
     const seconds = Math.round(job.silentMs / 1000);
     const message = `No sign of life for ${seconds} s.`;
@@ -378,20 +341,12 @@ export class HostProcess {
       log.write(await threadReport(this.pid, this.#config.stackDumpMs));
     }
     if (job.ended || this.#phase === 'ended') return;
-    if (job.silentMs < limitMs) {
+    if (job.silentMs < silenceLimit(job, this.#config)) {
       running.condemned = false;
       job.setState('running', { message: 'It goes on.' });
       return;
     }
     this.terminate({ kind: 'stall', job: job.id, seconds });
-  }
-
-  async #sample(): Promise<void> {
-    if (!this.#config.launcher.local) return;
-    const memory = await sampleMemory(this.pid);
-    if (memory === undefined || memory.rssMb === 0) return; // a dying process shows no memory
-    this.#samples.push({ memory, kills: memory.oomKills() });
-    if (this.#samples.length > KEPT_SAMPLES) this.#samples.shift();
   }
 
   // --- the end ---
@@ -407,13 +362,8 @@ export class HostProcess {
       const how = end.signal === null ? `exit code ${end.code}` : end.signal;
       described.startError = `it ended while starting (${how}). ${this.#tail.lines.at(-1) ?? ''}`.trim();
     }
-    const first = this.#samples[0];
-    const last = this.#samples.at(-1)?.memory;
-    if (first !== undefined && last !== undefined) {
-      const { rssMb, peakMb, limitMb } = last;
-      const oomKilled = (last.oomKills() ?? 0) > (first.kills ?? Number.POSITIVE_INFINITY);
-      described.memory = { rssMb, peakMb, limitMb, oomKilled };
-    }
+    const memory = this.#memory?.verdict();
+    if (memory !== undefined) described.memory = memory;
     return described;
   }
 
@@ -424,7 +374,7 @@ export class HostProcess {
     const expected = this.#cause?.kind === 'idle' || this.#cause?.kind === 'shutdown';
     this.#phase = 'ended';
     for (const timer of [this.#monitor, this.#idleTimer, this.#startTimer, this.#killTimer]) clearTimeout(timer);
-    for (const seq of [...this.#waiting.keys()]) this.#answer(seq, undefined);
+    this.#questions.close();
     // Whatever the host started goes with it, also what left its group; only then is the device free.
     if (this.#identity !== undefined) {
       for (const identity of await processesWithToken(this.#token)) signalProcess(identity, 'SIGKILL');

@@ -64,6 +64,10 @@ export class LightPool {
     private readonly logger: Logger,
   ) {}
 
+  get #busy(): boolean {
+    return this.#calls > 0 || this.#jobs.size > 0;
+  }
+
   get #threads(): Piscina<NativeCall, unknown> {
     this.#pool ??= new Piscina<NativeCall, unknown>({
       filename: WORKER,
@@ -175,13 +179,19 @@ export class LightPool {
     return addon;
   }
 
-  /** Waits for calls under way, at most so long. Their threads end with the process. */
+  /** Waits for calls under way, at most so long. */
   async close(graceMs: number): Promise<void> {
     this.#closing = true;
     const pool = this.#pool;
     if (pool === undefined) return;
     const until = Date.now() + graceMs;
-    while ((this.#calls > 0 || this.#jobs.size > 0) && Date.now() < until) await new Promise((r) => setTimeout(r, 20));
-    if (this.#calls === 0 && this.#jobs.size === 0) await pool.destroy();
+    while (this.#busy && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+    if (!this.#busy) {
+      await pool.destroy();
+      return;
+    }
+    this.logger.warn({ calls: this.#calls, jobs: [...this.#jobs.keys()] }, 'native work did not end in time');
+    // An orderly exit would wait for threads inside native code, perhaps for ever.
+    process.once('exit', () => this.#busy && process.kill(process.pid, 'SIGKILL'));
   }
 }
