@@ -103,6 +103,14 @@ impl Network {
         Self::new(folded, &folded_weights, placement)
     }
 
+    /// The inference network of this one's current weights, on the same device.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn inference_copy(&self) -> Result<Self> {
+        Self::for_inference(&self.graph, &self.to_weights()?, self.placement)
+    }
+
     /// The network's description.
     pub fn graph(&self) -> &Graph {
         &self.graph

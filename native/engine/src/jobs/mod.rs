@@ -2,6 +2,7 @@
 
 pub mod evaluate;
 pub mod export;
+mod model;
 pub mod predict;
 
 use oarlock_jobs::{ErrorCode, JobOutcome, JobSpec};

@@ -2,6 +2,8 @@
 
 mod cuda;
 mod device;
+pub mod heartbeat;
+pub mod memory;
 
 pub use cuda::{DeviceReport, Gpu, devices};
 pub use device::{Placement, cpu_has_fast_bf16, place};

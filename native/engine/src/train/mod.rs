@@ -1,20 +1,193 @@
 //! Training of classifiers.
+//!
+//! | file | does |
+//! |---|---|
+//! | [`plan`] | checks parameters and data before the first step |
+//! | [`data`] | reads the lists |
+//! | [`session`] | epochs, steps, evaluations |
+//! | [`learner`], [`optimizer`], [`schedule`] | one step |
+//! | [`progress`] | metrics and times that are told |
+//! | [`validate`] | evaluation |
+//! | [`checkpoint`], [`folder`], [`state`] | what is saved and resumed |
 
+pub mod checkpoint;
+pub mod data;
+pub mod folder;
 pub mod learner;
 pub mod optimizer;
+pub mod plan;
+pub mod progress;
+pub mod schedule;
+pub mod session;
+pub mod state;
+pub mod validate;
 
-use oarlock_jobs::{ErrorCode, TrainResult, TrainSpec};
+use std::path::Path;
 
-use crate::{EngineError, JobContext, Result};
+use oarlock_jobs::{ErrorCode, JobEvent, Resume, TrainResult, TrainSpec};
+
+use crate::exec::Network;
+use crate::records::{EventWriter, OutLog};
+use crate::runtime::heartbeat::Heart;
+use crate::runtime::{self, Placement, memory};
+use crate::{EngineError, JobContext, Result, ffi};
+use checkpoint::Loaded;
+use folder::OutputFolder;
+use learner::Learner;
+use optimizer::Optimizer;
+use plan::Plan;
+use session::{Parts, Session};
+use state::{Compute, TrainState};
 
 /// Trains a model from its spec to its last epoch or to a stop.
 ///
 /// # Errors
-/// `InvalidData`/`NotFound` for unusable data, `NonFinite` when the loss explodes, `ResourceExhausted` when memory
-/// or disk run out; the last good checkpoint stays.
-pub fn run(_spec: &TrainSpec, _context: JobContext) -> Result<TrainResult> {
-    Err(EngineError::new(
-        ErrorCode::Unsupported,
-        "training is not available yet",
-    ))
+/// `InvalidArgument`, `NotReady`, `InvalidData` or `NotFound` for unusable parameters, data or weights; `NonFinite`
+/// when the loss explodes; `ResourceExhausted` when memory or disk run out. The last good checkpoint stays, and
+/// the reason stands in `err.log`.
+pub fn run(spec: &TrainSpec, context: JobContext) -> Result<TrainResult> {
+    let task_dir = Path::new(&spec.task_dir);
+    let append = spec.resume != Resume::Fresh;
+    let mut log = OutLog::open(task_dir, append)
+        .map_err(|e| EngineError::from(e).with("path", spec.task_dir.clone()))?;
+    let result = Heart::default().beat_during(context.sink, |heart| {
+        heart.stage("loading");
+        train(spec, context, heart, task_dir)
+    });
+    result.map_err(|error| {
+        let error = with_numbers(error, spec);
+        let hint = error.0.hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default();
+        // The error itself is returned; a log that cannot take it must not hide it.
+        let _ = log.error(&format!("Training stop with error! {error}{hint}"));
+        error
+    })
+}
+
+fn train(spec: &TrainSpec, context: JobContext, heart: &Heart, task_dir: &Path) -> Result<TrainResult> {
+    let placement = runtime::place(&spec.device)?;
+    let mut plan = Plan::new(spec)?;
+    let folder = OutputFolder::open(task_dir)?;
+    let start = find_start(spec, &folder, &mut plan)?;
+    context.cancel.check()?;
+
+    let (learner, state) = begin(spec, &folder, &mut plan, start, placement)?;
+    let purge = (state.global_step > 0).then_some(state.global_step + 1);
+    let events = EventWriter::create(&folder.curves(), purge)?;
+    let mut log = OutLog::open(task_dir, true)?;
+    for note in &plan.notes {
+        log.info(note)?;
+    }
+    context.sink.emit(JobEvent::Started {
+        device: placement.device_name(),
+        precision: placement.precision_name().to_owned(),
+        notes: plan.notes.clone(),
+    });
+    Session::new(Parts { context, heart, plan, learner, state, folder, log, events }).run()
+}
+
+/// The checkpoint to begin from; `None` for a fresh start.
+fn find_start(spec: &TrainSpec, folder: &OutputFolder, plan: &mut Plan) -> Result<Option<Loaded>> {
+    match spec.resume {
+        Resume::Fresh => {
+            folder.clear()?;
+            Ok(None)
+        }
+        Resume::Epoch { epoch } => {
+            let mut loaded = folder.load_epoch(epoch)?;
+            loaded.state.run = folder.next_run()?;
+            folder.clear_resume()?;
+            Ok(Some(loaded))
+        }
+        Resume::Latest => folder.load_latest(&mut plan.notes),
+    }
+}
+
+fn begin(
+    spec: &TrainSpec,
+    folder: &OutputFolder,
+    plan: &mut Plan,
+    start: Option<Loaded>,
+    placement: Placement,
+) -> Result<(Learner, TrainState)> {
+    let compute = Compute {
+        device: placement.device_name(),
+        precision: placement.precision_name().to_owned(),
+        threads: ffi::threads(),
+    };
+    let Some(loaded) = start else {
+        let (graph, weights) = plan.start_weights(spec.weights.as_deref())?;
+        let network = Network::new(graph, &weights, placement)?;
+        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
+        let fingerprint = plan.data.fingerprint.clone();
+        let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
+        state.run = folder.next_run()?;
+        state.compute = compute;
+        let learner = Learner { network, optimizer, label_smoothing: plan.params.label_smoothing };
+        return Ok((learner, state));
+    };
+    let classes = loaded.weights.values().last().and_then(|t| t.shape.first().copied());
+    if classes != Some(plan.classes()) {
+        return Err(EngineError::new(
+            ErrorCode::InvalidData,
+            format!(
+                "the checkpoint was trained for {} classes, the dataset has {}",
+                classes.unwrap_or(0),
+                plan.classes()
+            ),
+        )
+        .hint("start the training anew"));
+    }
+    let network = Network::new(loaded.graph, &loaded.weights, placement)?;
+    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
+    optimizer.load_state(&network, &loaded.optimizer)?;
+    let state = continue_state(loaded.state, plan, compute);
+    let learner = Learner { network, optimizer, label_smoothing: plan.params.label_smoothing };
+    Ok((learner, state))
+}
+
+/// Fits a saved state to what may have changed since; what did is told in the notes.
+fn continue_state(mut state: TrainState, plan: &mut Plan, compute: Compute) -> TrainState {
+    let same_data = state.dataset == plan.data.fingerprint
+        && state.batch_size == plan.params.batch_size
+        && state.steps_per_epoch == plan.steps
+        && state.seed == plan.params.seed;
+    if !same_data {
+        plan.notes.push(format!(
+            "the images, the batch size or the seed changed since the checkpoint: epoch {} begins anew",
+            state.epoch + 1
+        ));
+        state.step = 0;
+        state.sums = state::EpochSums::default();
+        state.steps_per_epoch = plan.steps;
+        state.global_step = u64::from(state.epoch) * u64::from(plan.steps);
+        state.batch_size = plan.params.batch_size;
+        state.dataset.clone_from(&plan.data.fingerprint);
+        state.seed = plan.params.seed;
+    }
+    if state.compute != compute {
+        plan.notes.push(format!(
+            "resumed on {compute:?} instead of {:?}: results may differ in the last digits",
+            state.compute
+        ));
+    }
+    plan.notes.push(format!("resumed after epoch {}, step {}", state.epoch, state.step));
+    state.compute = compute;
+    state
+}
+
+/// Adds to an out-of-memory error the numbers that explain it.
+fn with_numbers(error: EngineError, spec: &TrainSpec) -> EngineError {
+    if error.code() != ErrorCode::ResourceExhausted {
+        return error;
+    }
+    let mut error = error
+        .with("batch_size", spec.params.batch_size)
+        .with("image_shape", spec.params.image_shape.to_vec());
+    if let Some(bytes) = memory::resident() {
+        error = error.with("resident_bytes", bytes);
+    }
+    if let Some(bytes) = memory::available() {
+        error = error.with("available_bytes", bytes);
+    }
+    error
 }

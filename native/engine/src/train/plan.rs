@@ -1,0 +1,163 @@
+//! What a training will do, decided before its first step.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oarlock_datasets::{ImageCache, Sample};
+use oarlock_graph::{Graph, WeightMap};
+use oarlock_jobs::{ClassificationParams, ErrorCode, TaskType, TrainSpec};
+use oarlock_zoo::Origin;
+
+use super::data::{self, DataSplit};
+use super::optimizer::Rule;
+use super::schedule::Schedule;
+use crate::runtime::memory;
+use crate::{EngineError, Result};
+
+/// A checked training.
+#[derive(Debug)]
+pub struct Plan {
+    /// Parameters as they are used (batch size reduced, crop square).
+    pub params: ClassificationParams,
+    /// Images.
+    pub data: DataSplit,
+    /// Training images, balanced if asked for.
+    pub train: Arc<Vec<Sample>>,
+    /// Optimizer.
+    pub rule: Rule,
+    /// k of the second accuracy: min(5, classes).
+    pub topk: i64,
+    /// Steps of one epoch.
+    pub steps: u32,
+    /// Learning rate.
+    pub schedule: Schedule,
+    /// Decoded images, shared by all loaders of this training.
+    pub cache: Option<Arc<ImageCache>>,
+    /// Share of unreadable images that is skipped with a warning.
+    pub max_corrupt_fraction: f64,
+    /// What was changed, for the user.
+    pub notes: Vec<String>,
+}
+
+/// One damaged file in ten is a matter for a warning, more for the user.
+const MAX_CORRUPT: f64 = 0.1;
+
+impl Plan {
+    /// Reads the lists and settles the parameters.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the parameter, or what [`data::read`] says.
+    pub fn new(spec: &TrainSpec) -> Result<Self> {
+        if spec.task_type != TaskType::Classification {
+            return Err(EngineError::new(ErrorCode::Unsupported, "only classification can be trained yet"));
+        }
+        let mut params = spec.params.clone();
+        let mut notes = Vec::new();
+        check(&params)?;
+        // The crop is a square of the first value.
+        if params.image_shape[0] != params.image_shape[1] {
+            notes.push(format!(
+                "image_shape {:?}: classifiers take squares, {s}x{s} is used",
+                params.image_shape,
+                s = params.image_shape[0]
+            ));
+            params.image_shape[1] = params.image_shape[0];
+        }
+        let data = data::read(&spec.dataset)?;
+        let train = if params.class_balance {
+            Arc::new(data::balanced(&data.train, data.labels.len()))
+        } else {
+            data.train.clone()
+        };
+        let images = u32::try_from(train.len()).unwrap_or(u32::MAX);
+        if params.batch_size > images {
+            notes.push(format!(
+                "batch_size was reduced from {} to {images}, the number of training images",
+                params.batch_size
+            ));
+            params.batch_size = images;
+        }
+        let steps = images / params.batch_size;
+        let rule = Rule::from_name(&params.optimizer)?;
+        let topk = data.labels.len().min(5) as i64;
+        let schedule = Schedule::new(&params, u64::from(steps));
+        // A quarter of what is free now: the network's own memory is still to come.
+        let cache = memory::available().map(|free| Arc::new(ImageCache::new((free / 4) as usize)));
+        let max_corrupt_fraction = MAX_CORRUPT;
+        Ok(Self { params, data, train, rule, topk, steps, schedule, cache, max_corrupt_fraction, notes })
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.data.labels.len()
+    }
+
+    /// The network with fresh or given weights; tells in `notes` what became of the given ones.
+    ///
+    /// # Errors
+    /// An unknown model; weights that cannot be read or have nothing in common with it.
+    pub fn start_weights(&mut self, weights: Option<&str>) -> Result<(Graph, WeightMap)> {
+        let paddle = weights.is_some_and(is_paddle);
+        let origin = if paddle { Origin::Paddle } else { Origin::Torch };
+        let (graph, paddle_names) = oarlock_zoo::classifier_of(&self.params.model, self.classes(), origin)
+            .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+        let mut initial = oarlock_graph::init_weights(&graph, self.params.seed);
+        let Some(path) = weights else { return Ok((graph, initial)) };
+        let stored = oarlock_weights::load(Path::new(path)).map_err(|e| EngineError::from(oarlock_jobs::JobError::from(e)))?;
+        let rename = |name: &str| {
+            paddle_names.iter().find(|p| p.paddle_name == name).map(|p| p.name.clone())
+        };
+        let fitted = oarlock_weights::fit(&graph, stored, paddle.then_some(&rename));
+        if fitted.report.matched == 0 {
+            return Err(EngineError::new(
+                ErrorCode::InvalidData,
+                format!("the weights `{path}` have nothing in common with {}", self.params.model),
+            )
+            .hint("choose weights of the same model"));
+        }
+        self.notes.extend(fitted.report.notes());
+        for (name, mut tensor) in fitted.weights {
+            if let Some(p) = paddle_names.iter().find(|p| paddle && p.name == name && p.scale != 1.0) {
+                tensor.data.iter_mut().for_each(|v| *v *= p.scale);
+            }
+            initial.insert(name, tensor);
+        }
+        Ok((graph, initial))
+    }
+}
+
+/// Whether a weights path holds Paddle's parameters.
+fn is_paddle(path: &str) -> bool {
+    let path = Path::new(path);
+    path.extension().is_some_and(|x| x == "pdparams")
+        || (path.is_dir() && !path.join("model.safetensors").exists() && path.join("model.pdparams").exists())
+}
+
+fn check(p: &ClassificationParams) -> Result<()> {
+    let wrong = |field: &str, what: &str| {
+        EngineError::new(ErrorCode::InvalidArgument, format!("{field} {what}")).with("field", field)
+    };
+    let positive = |value: u32, field: &str| if value == 0 { Err(wrong(field, "must be at least 1")) } else { Ok(()) };
+    positive(p.batch_size, "batch_size")?;
+    positive(p.num_epochs, "num_epochs")?;
+    positive(p.save_interval_epochs, "save_interval_epochs")?;
+    if p.image_shape.iter().any(|&s| !(8..=4096).contains(&s)) {
+        return Err(wrong("image_shape", "must lie between 8 and 4096"));
+    }
+    for (value, field) in [
+        (p.learning_rate, "learning_rate"),
+        (p.warmup_start_lr, "warmup_start_lr"),
+        (p.weight_decay, "weight_decay"),
+    ] {
+        if !value.is_finite() || value < 0.0 {
+            return Err(wrong(field, "must be a number of at least 0"));
+        }
+    }
+    if !(0.0..1.0).contains(&p.label_smoothing) {
+        return Err(wrong("label_smoothing", "must lie in [0, 1)"));
+    }
+    if p.image_std.iter().any(|s| !s.is_finite() || *s <= 0.0) || p.image_mean.iter().any(|m| !m.is_finite()) {
+        return Err(wrong("image_std", "and image_mean must be numbers, the deviation above 0"));
+    }
+    Ok(())
+}
