@@ -122,10 +122,18 @@ class ComputeLayer implements Compute {
   async #runOnHost(job: Job, key: HostKey): Promise<void> {
     job.onStop = () => job.cancelled();
     job.setState('starting');
-    const host = await this.#supervisor.acquire(key);
-    if (job.ended) return;
-    if (host === undefined) job.cancelled('The server was stopped before the job began.');
-    else host.run(job);
+    try {
+      const host = await this.#supervisor.acquire(key);
+      if (job.ended) return;
+      if (host === undefined) job.cancelled('The server was stopped before the job began.');
+      else host.run(job);
+    } catch (error) {
+      // The system refuses to start processes at all (memory, descriptors).
+      this.logger.error({ err: error, job: job.id }, 'a compute host could not be started');
+      const why = error instanceof Error ? error.message : String(error);
+      const fields = { context: { reason: 'start_failed' }, retryable: true };
+      job.finish(failed('resource_exhausted', `The compute host could not be started: ${why}`, fields));
+    }
   }
 
   find(id: string): JobHandle | undefined {

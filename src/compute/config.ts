@@ -1,6 +1,6 @@
 /** Numbers of the compute layer. Times are milliseconds. */
 import { fileURLToPath } from 'node:url';
-import { type Launcher, localLauncher } from './launcher.js';
+import { type Launcher, launcherOf } from './launcher.js';
 
 export interface ComputeConfig {
   /** Workspace folder: running hosts are recorded in `<workspace>/.oarlock/hosts.json`. */
@@ -56,7 +56,7 @@ export function computeConfig(given: Partial<ComputeConfig> & Pick<ComputeConfig
   return {
     engineAddon: process.env.OARLOCK_ENGINE_ADDON ?? built('oarlock-engine.node'),
     imagingAddon: process.env.OARLOCK_IMAGING_ADDON ?? built('oarlock-imaging.node'),
-    launcher: localLauncher(),
+    launcher: launcherOf(process.env.OARLOCK_LAUNCHER ?? 'local'),
     cpuSlots: 1,
     trainQueue: 200,
     interactiveQueue: 32,

@@ -39,7 +39,7 @@ export class DeviceList {
   }
 
   async #ask(): Promise<DeviceAnswer> {
-    const host = await this.host();
+    const host = await this.host().catch(() => undefined);
     const answer = host?.isReady === true ? await host.devices(ANSWER_MS) : undefined;
     return (
       answer ?? { gpus: [], reason: 'The compute host did not say which GPUs it sees; the server log tells more.' }

@@ -113,6 +113,13 @@ export function commandLauncher(command: readonly string[], name = command[0] ??
 export const slurmLauncher = (options: readonly string[] = []): Launcher =>
   commandLauncher(['srun', '--ntasks=1', '--unbuffered', '--export=ALL', ...options], 'slurm');
 
+/** From one line of configuration: `local`, `slurm` with options for `srun`, or any other command with its arguments. */
+export function launcherOf(text: string): Launcher {
+  const [name = 'local', ...options] = text.split(/\s+/).filter((word) => word !== '');
+  if (name === 'local') return localLauncher();
+  return name === 'slurm' ? slurmLauncher(options) : commandLauncher([name, ...options]);
+}
+
 const onceEvent = (child: ChildProcess, name: string): Promise<void> =>
   new Promise((resolve) => child.once(name, () => resolve()));
 

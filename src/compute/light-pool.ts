@@ -18,8 +18,8 @@ const RESERVED = new Set(['subscribe', 'runJob', 'control']);
 
 /** Threads of imports yield to the thread that answers requests. */
 const NICENESS = 5;
-/** Native code allocates outside the script heap, which stays small. */
-const HEAP_MB = 64;
+/** Native code allocates outside the script heap, which only holds answers. */
+const HEAP_MB = 256;
 const STOP_RETRY_MS = 50;
 
 const CODES: Readonly<Partial<Record<JobError['code'], ErrorCode>>> = {

@@ -46,7 +46,7 @@ export class Supervisor {
   acquire(wanted: HostKey): Promise<HostProcess | undefined> {
     // One at a time per key, so that two jobs do not start two hosts.
     const before = this.#acquiring.get(wanted.key) ?? Promise.resolve();
-    const mine = before.then(() => this.#acquire(wanted));
+    const mine = before.catch(() => {}).then(() => this.#acquire(wanted));
     this.#acquiring.set(wanted.key, mine);
     return mine;
   }
