@@ -2,9 +2,10 @@
 import type { Services } from '../../services.js';
 import type { Route } from '../route.js';
 import { fileRoutes } from './file.js';
+import { paramsRoutes } from './params.js';
 import { systemRoutes } from './system.js';
 import { vdlRoutes } from './vdl.js';
 
 export function apiRoutes(services: Services, options: { pathPrefix: string }): Route[] {
-  return [...fileRoutes(services), ...vdlRoutes(services, options.pathPrefix), ...systemRoutes(services)];
+  return [...paramsRoutes(services), ...fileRoutes(services), ...vdlRoutes(services, options.pathPrefix), ...systemRoutes(services)];
 }
