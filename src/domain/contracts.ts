@@ -95,6 +95,7 @@ export interface NewTask {
 
 export interface TasksApi {
   get(tid: string): TaskRecord;
+  /** In order of id; the same array until a task changes. */
   list(pid?: string): readonly TaskRecord[];
   /** The project's type. */
   typeOf(task: TaskRecord): ProjectType;
@@ -120,7 +121,8 @@ export interface TrainLog {
   eta: number | null;
   train_metrics: Record<string, number | string> | null;
   eval_metrics: Record<string, number | string> | null;
-  download_status: 'Done' | 'Failed' | null;
+  /** During a download: KB/s as text, MB done and in all. */
+  download_status: 'Done' | 'Failed' | { speed: string; download: number; total: number } | null;
   eval_done: boolean;
   train_error: string | null;
   train_stage: string | null;
@@ -138,6 +140,8 @@ export interface TrainingApi {
   /** Whether a training job of that task is queued or running in this process. */
   isLive(tid: string): boolean;
   record(tid: string): TrainingRecord | undefined;
+  /** What the task is doing or why it ended, for people. */
+  message(task: TaskRecord): string;
   log(tid: string): TrainLog;
   /** Primary metric of the best model. */
   bestMetric(tid: string): Promise<MetricValues>;
@@ -211,6 +215,14 @@ export interface WeightsApi {
   has(key: string): boolean;
   /** Absolute path of the file or folder. */
   find(key: string): Promise<string | undefined>;
+  /** The file for a name or path that a task asks for, fetched from a mirror if one is configured. Throws `not_found` with the place to put it. */
+  resolve(
+    request: { type: ProjectType; model: string; backbone?: string | undefined; wanted: string },
+    hooks?: {
+      signal?: AbortSignal;
+      onProgress?: (progress: { downloaded: number; total: number; bytesPerSecond: number }) => void;
+    },
+  ): Promise<string>;
   /** Where the user has to put which file, one sentence. */
   advice(key: string): string;
 }

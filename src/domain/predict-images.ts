@@ -1,0 +1,91 @@
+/** Where the pictures of a prediction come from and what their results are called. */
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { basename, dirname, extname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { PredictImage } from '../compute/jobs.gen.js';
+import { invalidArgument, notReady, OarlockError } from './errors.js';
+import type { PathGuard } from './paths.js';
+
+/** More in one call are refused. */
+const MAX_IMAGES = 100_000;
+
+const PREFIX = /^\s*data:[\w.+-]*\/?[\w.+-]*(?:;[\w=.+-]+)*;base64,/i;
+const BASE64 = /^[A-Za-z0-9+/_\-\s]*={0,2}\s*$/;
+
+/** Bytes of a base64 picture; a `data:` prefix, white space and the URL alphabet are tolerated. */
+export function decodeImage(text: string, maxBytes: number): Buffer {
+  const prefix = PREFIX.exec(text.slice(0, 200))?.[0] ?? '';
+  if ((text.length - prefix.length) * 0.75 > maxBytes * 1.1) {
+    throw new OarlockError('resource_exhausted', `image_data is larger than ${Math.floor(maxBytes / 2 ** 20)} MB.`, {
+      context: { field: 'image_data', limit_bytes: maxBytes },
+      retryable: false,
+    });
+  }
+  const body = prefix === '' ? text : text.slice(prefix.length);
+  // The ends tell whether this is base64 at all; the decoder skips what it does not know, and the content is checked later.
+  if (!BASE64.test(body.slice(0, 4096)) || !BASE64.test(body.slice(-4096))) {
+    throw invalidArgument(
+      'image_data',
+      'image_data is not base64.',
+      'Send the bytes of a picture file, base64 encoded.',
+    );
+  }
+  const bytes = Buffer.from(body, 'base64');
+  if (bytes.length === 0) throw invalidArgument('image_data', 'image_data is empty.');
+  return bytes;
+}
+
+/** `<parent folder>_<stem>.png`, made unique. */
+export class OutputNames {
+  readonly #taken = new Set<string>();
+
+  next(path: string): string {
+    const stem = `${basename(dirname(path))}_${basename(path, extname(path))}`.slice(0, 200);
+    let name = `${stem}.png`;
+    for (let n = 2; this.#taken.has(name); n++) name = `${stem}_${n}.png`;
+    this.#taken.add(name);
+    return name;
+  }
+}
+
+const tooMany = (): OarlockError =>
+  invalidArgument('img_list', `More than ${MAX_IMAGES} pictures in one call are not possible.`);
+
+/** Pictures that a client names; each must exist inside the allowed roots. */
+export async function listedImages(paths: PathGuard, list: readonly string[]): Promise<PredictImage[]> {
+  if (list.length > MAX_IMAGES) throw tooMany();
+  const names = new OutputNames();
+  const images: PredictImage[] = [];
+  for (const [at, given] of list.entries()) {
+    const path = await paths.resolve(given, { field: `img_list[${at}]` });
+    if (!(await stat(path)).isFile()) throw invalidArgument(`img_list[${at}]`, `${given} is not a file.`);
+    images.push({ from: 'file', path, output: names.next(path) });
+  }
+  return images;
+}
+
+/** Pictures of the dataset's test split. */
+export async function testImages(datasetPath: string): Promise<PredictImage[]> {
+  const names = new OutputNames();
+  const images: PredictImage[] = [];
+  const file = createReadStream(join(datasetPath, 'test_list.txt'));
+  try {
+    for await (const line of createInterface({ input: file, crlfDelay: Number.POSITIVE_INFINITY })) {
+      const name = /^(.+)\s\d+\s*$/.exec(line)?.[1]?.trim();
+      if (name === undefined) continue;
+      if (images.length >= MAX_IMAGES) throw tooMany();
+      const path = join(datasetPath, name);
+      images.push({ from: 'file', path, output: names.next(path) });
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  } finally {
+    file.destroy();
+  }
+  if (images.length > 0) return images;
+  throw notReady(
+    'The dataset has no test pictures.',
+    'Send image_data or img_list, or split the dataset with test_split above 0.',
+  );
+}
