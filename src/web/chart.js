@@ -54,7 +54,7 @@ export class Chart {
   draw(points, { smoothing, logarithmic, clip }) {
     this.points = points;
     const width = this.svg.clientWidth || 380;
-    const smoothed = smooth(points, points.length > 2 ? smoothing : 0);
+    const smoothed = smooth(points, points.length > 30 ? smoothing : 0);
     const usable = points.filter(([, y]) => y !== null && (!logarithmic || y > 0));
     this.svg.setAttribute('viewBox', `0 0 ${width} ${HEIGHT}`);
     if (usable.length === 0) {

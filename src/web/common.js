@@ -16,6 +16,11 @@ export function el(name, attributes = {}, ...children) {
   return node;
 }
 
+/** A sentence in which `words` between backticks show as code. */
+export function prose(text) {
+  return text.split('`').map((part, index) => (index % 2 === 1 ? el('code', {}, part) : part));
+}
+
 /** GET of an API route; throws an error with the server's own sentence. */
 export async function get(path, query = {}) {
   const url = new URL(base + path.replace(/^\//, ''), location.href);

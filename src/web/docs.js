@@ -1,5 +1,5 @@
 /** The API page: every route of openapi.json with its fields, a curl line and a form to try it. */
-import { base, el } from './common.js';
+import { base, el, prose } from './common.js';
 import { example, rows, typeWords } from './schema.js';
 
 const at = (id) => document.getElementById(id);
@@ -35,7 +35,7 @@ const fieldRow = ([name, type, needed, description]) =>
     {},
     el('td', { class: 'field' }, name, needed ? el('span', { class: 'need' }, 'required') : null),
     el('td', {}, type),
-    el('td', { class: 'dim' }, description),
+    el('td', { class: 'dim' }, prose(description)),
   );
 
 /** One route with everything about it, built when it is first opened. */
@@ -77,7 +77,7 @@ class Operation {
       return rows(own);
     });
     this.body.append(
-      el('p', { class: 'dim' }, description ?? ''),
+      el('p', { class: 'dim' }, prose(description ?? '')),
       el('h4', {}, 'Arguments'),
       table(['Name', 'Type', 'Meaning'], fields.map(fieldRow)),
       el('h4', {}, 'Answer'),
@@ -188,7 +188,7 @@ function pretty(text) {
 
 function build(api) {
   at('title').textContent = `${api.info.title} API ${api.info.version}`;
-  at('intro').textContent = api.info.description ?? '';
+  at('intro').replaceChildren(...prose(api.info.description ?? ''));
   const groups = new Map();
   for (const [path, item] of Object.entries(api.paths)) {
     for (const [method, spec] of Object.entries(item)) {

@@ -57,7 +57,15 @@ function fill(id, heads, rows, empty) {
 }
 
 const id = (text) => el('td', { class: 'id' }, text);
-const time = (text) => el('td', { class: 'time' }, text);
+/** Date and time, each unbroken. */
+const time = (text) =>
+  el(
+    'td',
+    { class: 'time' },
+    ...String(text)
+      .split(' ')
+      .flatMap((part) => [el('span', {}, part), ' ']),
+  );
 
 function curlExample() {
   return el(
