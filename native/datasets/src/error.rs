@@ -8,16 +8,16 @@ use oarlock_jobs::{ErrorCode, JobError};
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// Too large a share of the images cannot be read.
-    #[error("{bad} of {seen} images could not be read, more than the allowed {allowed:.1} %: first {first}: {reason}", allowed = max_fraction * 100.0)]
+    #[error("{bad} of {total} images cannot be read, more than the allowed {allowed:.1} %; the last one is {last}: {reason}", allowed = max_fraction * 100.0)]
     TooManyCorrupt {
         /// Images that failed.
         bad: usize,
-        /// Images read so far.
-        seen: usize,
+        /// Images of the list.
+        total: usize,
         /// Allowed share, 0–1.
         max_fraction: f64,
-        /// First file that failed.
-        first: String,
+        /// The file that was one too many.
+        last: String,
         /// Its reason.
         reason: String,
     },
@@ -42,11 +42,11 @@ impl From<DataError> for JobError {
         let message = error.to_string();
         match error {
             DataError::TooManyCorrupt {
-                bad, seen, first, ..
+                bad, total, last, ..
             } => Self::new(ErrorCode::InvalidData, message)
                 .with("bad", bad)
-                .with("seen", seen)
-                .with("first", first)
+                .with("total", total)
+                .with("path", last)
                 .hint("replace or remove the damaged files and import the dataset again"),
             DataError::Invalid(_) => Self::new(ErrorCode::InvalidData, message),
             DataError::Io { source, path } => {

@@ -6,8 +6,9 @@ mod cache;
 mod error;
 mod loader;
 mod pipeline;
+mod slot;
 
 pub use cache::ImageCache;
 pub use error::DataError;
-pub use loader::{Batch, Loader, LoaderConfig, LoaderStats, Sample};
-pub use pipeline::{ClassifyTrain, Jitter, Pipeline};
+pub use loader::{Batch, Loader, LoaderConfig, LoaderStats, Sample, balance_classes, epoch_order};
+pub use pipeline::{ClassifyTrain, Jitter, Pipeline, Timing};

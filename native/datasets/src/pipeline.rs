@@ -1,6 +1,17 @@
 //! What happens to an image between its file and the batch.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use oarlock_imaging::{
+    DecodePlan, Image, ImageError, Limits, Rect, Rng, brightness, centre_rect, contrast,
+    decode_region, flip_horizontal, flip_vertical, hue, plan, random_crop_rect, read_file,
+    resize_box_into, resize_into, rotate, saturation, short_side_size,
+};
 use oarlock_jobs::ClassificationParams;
+
+use crate::ImageCache;
+use crate::cache::Decoded;
 
 /// A random colour or geometry change: on or off, its strength and its probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,6 +109,252 @@ impl Pipeline {
         match self {
             Self::ClassifyTrain(train) => train.crop,
             Self::ClassifyEval { crop, .. } => *crop,
+        }
+    }
+
+    /// (width, height) that a decoded image must cover so that scaling in the decoder costs no
+    /// sharpness: no crop drawn by this pipeline is then enlarged that would not have been before.
+    fn cover(&self) -> (usize, usize) {
+        match self {
+            Self::ClassifyTrain(train) => {
+                let s = f64::from(train.scale.0).clamp(0.01, 1.0);
+                // Narrowest and flattest crop, see `random_crop_rect`.
+                let narrow = s * f64::from(train.aspect.0).max(s * s).sqrt();
+                let flat = s / f64::from(train.aspect.1).min(1.0 / (s * s)).sqrt();
+                let (height, width) = train.crop;
+                (
+                    (width as f64 / narrow).ceil() as usize,
+                    (height as f64 / flat).ceil() as usize,
+                )
+            }
+            Self::ClassifyEval { .. } => {
+                let short = self.short_side();
+                (short, short)
+            }
+        }
+    }
+
+    /// Short side before the centre crop; never smaller than the crop itself.
+    fn short_side(&self) -> usize {
+        match self {
+            Self::ClassifyEval { crop, resize_short } => (*resize_short).max(crop.0).max(crop.1),
+            Self::ClassifyTrain(train) => train.crop.0.max(train.crop.1),
+        }
+    }
+
+    /// Reads, decodes and transforms one image into `out` (`h·w·3` bytes, RGB).
+    /// `rng` decides everything random; the same state gives the same pixels, cached or not.
+    pub fn run(
+        &self,
+        path: &Path,
+        cache: Option<&ImageCache>,
+        rng: &mut Rng,
+        out: &mut [u8],
+    ) -> Result<Timing, ImageError> {
+        let started = std::time::Instant::now();
+        let cover = self.cover();
+        let mut timing = Timing::default();
+        if let Some(cached) = cache.and_then(|c| c.get(path, cover)) {
+            timing.hit = true;
+            let (image, full) = (&cached.image, cached.full);
+            let area = self.area((image.width(), image.height()), full, rng);
+            self.transform(image, (0, 0), &area, rng, out)?;
+            timing.transform_seconds = started.elapsed().as_secs_f64();
+            return Ok(timing);
+        }
+        let limits = Limits::default();
+        let bytes = read_file(path, &limits)?;
+        let plan = plan(&bytes, &limits, Some(cover))?;
+        let full = plan.info.display_size();
+        let area = self.area((plan.width, plan.height), full, rng);
+        let keep = cache.filter(|c| c.has_room(plan.width * plan.height * 3));
+        let (image, corner) = match keep {
+            Some(cache) => {
+                let decoded = Arc::new(Decoded {
+                    image: decode_region(&bytes, &plan, None)?,
+                    full,
+                });
+                cache.insert(path, cover, &decoded);
+                (decoded, (0, 0))
+            }
+            None => {
+                let needed = area.needed(&plan);
+                let image = decode_region(&bytes, &plan, Some(needed))?;
+                (Arc::new(Decoded { image, full }), (needed.x, needed.y))
+            }
+        };
+        timing.decode_seconds = started.elapsed().as_secs_f64();
+        self.transform(&image.image, corner, &area, rng, out)?;
+        timing.transform_seconds = started.elapsed().as_secs_f64() - timing.decode_seconds;
+        Ok(timing)
+    }
+
+    /// [`Pipeline::run`] for an image that is in memory already, e.g. one sent by a client.
+    pub fn run_bytes(&self, bytes: &[u8], rng: &mut Rng, out: &mut [u8]) -> Result<(), ImageError> {
+        let plan = plan(bytes, &Limits::default(), Some(self.cover()))?;
+        let area = self.area((plan.width, plan.height), plan.info.display_size(), rng);
+        let needed = area.needed(&plan);
+        let image = decode_region(bytes, &plan, Some(needed))?;
+        self.transform(&image, (needed.x, needed.y), &area, rng, out)
+    }
+
+    /// Which part of an image of `size`, on disk of size `full`, becomes the result.
+    fn area(&self, size: (usize, usize), full: (usize, usize), rng: &mut Rng) -> Area {
+        match self {
+            Self::ClassifyTrain(train) => Area::Pixels(random_crop_rect(
+                size.0,
+                size.1,
+                train.scale,
+                train.aspect,
+                rng,
+            )),
+            Self::ClassifyEval { crop, .. } => {
+                let resized = short_side_size(full.0, full.1, self.short_side());
+                let cut = centre_rect(resized.0, resized.1, crop.1, crop.0);
+                let (sx, sy) = (
+                    size.0 as f64 / resized.0 as f64,
+                    size.1 as f64 / resized.1 as f64,
+                );
+                Area::Box {
+                    left: cut.x as f64 * sx,
+                    top: cut.y as f64 * sy,
+                    width: crop.1 as f64 * sx,
+                    height: crop.0 as f64 * sy,
+                }
+            }
+        }
+    }
+
+    /// From the decoded image, whose top left pixel is `corner` of the planned one, to the result.
+    fn transform(
+        &self,
+        image: &Image,
+        corner: (usize, usize),
+        area: &Area,
+        rng: &mut Rng,
+        out: &mut [u8],
+    ) -> Result<(), ImageError> {
+        let (height, width) = self.output_size();
+        match *area {
+            Area::Pixels(rect) => {
+                let rect = Rect {
+                    x: rect.x - corner.0,
+                    y: rect.y - corner.1,
+                    ..rect
+                };
+                resize_into(image, Some(rect), width, height, out)?;
+            }
+            Area::Box {
+                left,
+                top,
+                width: w,
+                height: h,
+            } => {
+                let place = (left - corner.0 as f64, top - corner.1 as f64, w, h);
+                resize_box_into(image, place, (width, height), out)?;
+            }
+        }
+        if let Self::ClassifyTrain(train) = self {
+            train.change(out, rng);
+        }
+        Ok(())
+    }
+}
+
+/// Time one image took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    /// Reading and decoding.
+    pub decode_seconds: f64,
+    /// Everything after.
+    pub transform_seconds: f64,
+    /// Whether the decoded image was in the cache.
+    pub hit: bool,
+}
+
+/// The part of a decoded image that becomes the result.
+enum Area {
+    /// Cut out, then resized: nothing outside it counts.
+    Pixels(Rect),
+    /// A part of the resized whole: neighbours count at its edges.
+    Box {
+        left: f64,
+        top: f64,
+        width: f64,
+        height: f64,
+    },
+}
+
+impl Area {
+    /// The pixels that must be decoded for it.
+    fn needed(&self, plan: &DecodePlan) -> Rect {
+        match *self {
+            Self::Pixels(rect) => rect,
+            Self::Box {
+                left,
+                top,
+                width,
+                height,
+            } => {
+                // Two taps reach at most one pixel over the edge; one more against rounding.
+                let start = |from: f64| (from.floor() as usize).saturating_sub(2);
+                let (x, y) = (start(left), start(top));
+                let end = |to: f64| to.ceil() as usize + 2;
+                let (right, bottom) = (end(left + width), end(top + height));
+                Rect {
+                    x,
+                    y,
+                    width: right - x,
+                    height: bottom - y,
+                }
+                .clamped(plan.width, plan.height)
+            }
+        }
+    }
+}
+
+/// Strongest colour change: at 1 an image could turn black or grey altogether.
+const MAX_FACTOR_RANGE: f32 = 0.95;
+
+impl ClassifyTrain {
+    /// Flips, colour jitter in random order, rotation; in place on `h·w·3` bytes.
+    fn change(&self, pixels: &mut [u8], rng: &mut Rng) {
+        let (height, width) = self.crop;
+        if rng.chance(self.horizontal_flip) {
+            flip_horizontal(pixels, width);
+        }
+        if rng.chance(self.vertical_flip) {
+            flip_vertical(pixels, width);
+        }
+        // Every number is drawn whether it is used or not: switching one change off leaves the
+        // others as they were.
+        let jitters = [self.brightness, self.contrast, self.saturation, self.hue];
+        let mut order = [0, 1, 2, 3];
+        rng.shuffle(&mut order);
+        let draws = [(); 4].map(|()| (rng.unit(), rng.uniform(-1.0, 1.0)));
+        let (rotate_chance, rotate_turn) = (rng.unit(), rng.uniform(-1.0, 1.0));
+        for kind in order {
+            let Some(jitter) = jitters[kind] else {
+                continue;
+            };
+            let (chance, turn) = draws[kind];
+            if chance >= f64::from(jitter.prob) {
+                continue;
+            }
+            let amount = |limit: f32| (turn * f64::from(jitter.range.abs().min(limit))) as f32;
+            match kind {
+                0 => brightness(pixels, 1.0 + amount(MAX_FACTOR_RANGE)),
+                1 => contrast(pixels, 1.0 + amount(MAX_FACTOR_RANGE)),
+                2 => saturation(pixels, 1.0 + amount(MAX_FACTOR_RANGE)),
+                _ => hue(pixels, amount(180.0)),
+            }
+        }
+        if let Some(jitter) = self.rotate
+            && rotate_chance < f64::from(jitter.prob)
+        {
+            let degrees = (rotate_turn * f64::from(jitter.range.abs().min(180.0))) as f32;
+            let source = pixels.to_vec();
+            rotate(&source, width, height, degrees, pixels);
         }
     }
 }

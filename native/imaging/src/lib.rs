@@ -29,5 +29,7 @@ pub use geometry::{centre_rect, flip_horizontal, flip_vertical, random_crop_rect
 pub use header::{Format, ImageInfo, inspect, sniff};
 pub use image::Image;
 pub use report::{ClassScore, classification_picture};
-pub use resize::{fit_within, resize, resize_into, resize_smooth, short_side_size};
+pub use resize::{
+    fit_within, resize, resize_box_into, resize_into, resize_smooth, short_side_size,
+};
 pub use rng::Rng;

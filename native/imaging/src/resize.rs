@@ -65,6 +65,43 @@ pub fn resize_into(
     )
 }
 
+/// Resizes the box `left`, `top`, `width`, `height` (fractions of pixels allowed) of `image` to
+/// `target` (width, height) in `out`: the matching part of a resize of the whole, pixel for pixel.
+pub fn resize_box_into(
+    image: &Image,
+    (left, top, width, height): (f64, f64, f64, f64),
+    target: (usize, usize),
+    out: &mut [u8],
+) -> Result<(), ImageError> {
+    let failed = |error: &dyn std::fmt::Display| ImageError::Argument(format!("resize: {error}"));
+    if target.0 == 0 || target.1 == 0 || out.len() != target.0 * target.1 * 3 {
+        return Err(failed(
+            &"the target size is empty or its memory has another size",
+        ));
+    }
+    // Rounding must not push the box over the edge.
+    let left = left.clamp(0.0, image.width() as f64 - f64::EPSILON);
+    let top = top.clamp(0.0, image.height() as f64 - f64::EPSILON);
+    let width = width.min(image.width() as f64 - left);
+    let height = height.min(image.height() as f64 - top);
+    let source = ImageRef::new(
+        image.width() as u32,
+        image.height() as u32,
+        image.data(),
+        PixelType::U8x3,
+    )
+    .map_err(|e| failed(&e))?;
+    let mut view = View::from_slice_u8(target.0 as u32, target.1 as u32, out, PixelType::U8x3)
+        .map_err(|e| failed(&e))?;
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Interpolation(FilterType::Bilinear))
+        .crop(left, top, width, height)
+        .use_alpha(false);
+    RESIZER
+        .with_borrow_mut(|resizer| resizer.resize(&source, &mut view, &options))
+        .map_err(|e| failed(&e))
+}
+
 /// Antialiased resize of a whole image, for pictures that people look at.
 pub fn resize_smooth(image: &Image, width: usize, height: usize) -> Result<Image, ImageError> {
     let rect = Rect {
