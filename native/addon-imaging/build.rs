@@ -1,3 +1,5 @@
+//! Registers the addon with Node.
+
 fn main() {
     napi_build::setup();
 }
