@@ -6,6 +6,7 @@ import { setup } from './setup.mjs';
 guard(async () => {
   await setup();
   await build();
-  run('cargo', ['build', '--release', '-p', 'oarlock-engine', '--bins']);
+  // Together with the addon, so that both see the same features of their dependencies and nothing is built twice.
+  run('cargo', ['build', '--release', '-p', 'oarlock-addon-engine', '-p', 'oarlock-engine']);
   await import('../dist/bench/main.js');
 });
