@@ -7,9 +7,7 @@ import { promisify } from 'node:util';
 import { invalidArgument, OarlockError } from './errors.js';
 
 const open = promisify(fs.open);
-const fstat = promisify(fs.fstat);
 const read = promisify(fs.read);
-const close = promisify(fs.close);
 const realpath = promisify(fs.realpath.native);
 
 const MAX_LENGTH = 4096;
@@ -38,7 +36,7 @@ export interface OpenedFile {
   /** Real path. */
   readonly path: string;
   readonly size: number;
-  close(): Promise<void>;
+  close(): void;
 }
 
 interface Root {
@@ -197,11 +195,12 @@ export class PathGuard {
       // procfs answers from memory: no disk behind this synchronous call.
       const real = expected ?? fs.readlinkSync(`/proc/self/fd/${fd}`);
       this.#admit(real, String(given), options);
-      const stats = await fstat(fd);
+      // Neither does this one: the opened inode is in memory. Looking up the path and reading are what may wait.
+      const stats = fs.fstatSync(fd);
       if (!stats.isFile()) throw notAFile(stats, String(given), field);
-      return { fd, path: real, size: stats.size, close: () => close(fd) };
+      return { fd, path: real, size: stats.size, close: () => fs.closeSync(fd) };
     } catch (error) {
-      await close(fd);
+      fs.closeSync(fd);
       throw error;
     }
   }
@@ -233,8 +232,7 @@ export class PathGuard {
       }
       return { bytes: bytes.subarray(0, at), path: file.path };
     } finally {
-      // The answer need not wait for it.
-      file.close().catch(() => {});
+      file.close();
     }
   }
 

@@ -66,7 +66,7 @@ function pictureAnswer(bytes: Buffer): RawAnswer {
 
 function streamAnswer(file: OpenedFile, contentType: string): RawAnswer {
   if (file.size === 0) {
-    file.close().catch(() => {});
+    file.close();
     return new RawAnswer('', contentType, 200, SANDBOX);
   }
   // `end` pins the length that was announced: a log may grow meanwhile.
@@ -92,7 +92,7 @@ async function lastLines(file: OpenedFile, maxBytes: number): Promise<string[]> 
         .match(/[^\n]*\n|[^\n]+$/g) ?? [];
     return start > 0 ? found.slice(1) : found;
   } finally {
-    await file.close();
+    file.close();
   }
 }
 
@@ -144,7 +144,7 @@ export function fileRoutes({ paths, datasets }: FileServices): Route[] {
         const type = TEXTS[extension];
         if (type === undefined) {
           // Whether there is a file decides which of the two is wrong.
-          await (await paths.open(path)).close();
+          (await paths.open(path)).close();
           throw unsupported(
             `Files of the type ${extension || 'without extension'} cannot be shown.`,
             'Offered are jpg, jpeg, png, bmp, log, txt, yml, xml, json, csv and npy.',
@@ -164,7 +164,7 @@ export function fileRoutes({ paths, datasets }: FileServices): Route[] {
       output: picture,
       async handle({ path }) {
         if (!MORE_IMAGES.has(extensionOf(path))) {
-          await (await paths.open(path)).close();
+          (await paths.open(path)).close();
           throw unsupported('That is no picture by its name.', 'Use /dataset/file for other files of the workspace.');
         }
         return readPicture(path);
@@ -204,7 +204,7 @@ export function fileRoutes({ paths, datasets }: FileServices): Route[] {
       async handle({ path }) {
         const file = await paths.open(path);
         if (!(extensionOf(file.path) in TEXTS)) {
-          await file.close();
+          file.close();
           throw unsupported('That is no log by its name.');
         }
         return { log: (await lastLines(file, 2 ** 20)).slice(-TAIL_LINES) };

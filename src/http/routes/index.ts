@@ -7,5 +7,10 @@ import { systemRoutes } from './system.js';
 import { vdlRoutes } from './vdl.js';
 
 export function apiRoutes(services: Services, options: { pathPrefix: string }): Route[] {
-  return [...paramsRoutes(services), ...fileRoutes(services), ...vdlRoutes(services, options.pathPrefix), ...systemRoutes(services)];
+  return [
+    ...paramsRoutes(services),
+    ...fileRoutes(services),
+    ...vdlRoutes(services, options.pathPrefix),
+    ...systemRoutes(services),
+  ];
 }
