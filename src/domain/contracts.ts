@@ -40,6 +40,8 @@ export interface DatasetsApi {
   list(): readonly DatasetRecord[];
   /** The text, or while copying an object. */
   message(record: DatasetRecord): string | CopyProgress;
+  /** Changes with what `message` answers for running imports. */
+  progressRevision(): string;
   /** Ids of projects bound to it. */
   projectsOf(did: string): string[];
   create(dataset: NewDataset): Promise<DatasetRecord>;
@@ -121,6 +123,8 @@ export interface TrainLog {
   eta: number | null;
   train_metrics: Record<string, number | string> | null;
   eval_metrics: Record<string, number | string> | null;
+  /** The same under the name that PaddleX documents. */
+  eval_metircs: Record<string, number | string> | null;
   /** During a download: KB/s as text, MB done and in all. */
   download_status: 'Done' | 'Failed' | { speed: string; download: number; total: number } | null;
   eval_done: boolean;

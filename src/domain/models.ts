@@ -96,7 +96,7 @@ export class Models implements ModelsApi {
     const there = await stat(path).catch(() => undefined);
     if (there !== undefined && !there.isDirectory())
       throw invalidArgument('path', `${model.path} is a file; path must be a folder.`);
-    const described = await this.#describe(task, model);
+    const described = await this.#describe(task, { ...model, eval_results: {} });
     const { store, events } = this.#context;
     const record = await store.change((tx) => {
       if (tx.get('task', task.id) === undefined) throw notFound('task', task.id);

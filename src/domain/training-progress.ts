@@ -97,13 +97,17 @@ export class TrainingProgress {
         return;
       case 'step':
         this.#startedAt ??= performance.now();
-        return this.#step(event);
+        this.#step(event);
+        return;
       case 'eval':
-        return this.#eval(event.epoch, event.metrics);
+        this.#eval(event.epoch, event.metrics);
+        return;
       case 'saved':
-        return this.#saved(event.epoch, event.best);
+        this.#saved(event.epoch, event.best);
+        return;
       case 'warning':
-        return this.note(event.message);
+        this.note(event.message);
+        return;
       default:
         return;
     }
