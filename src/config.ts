@@ -24,8 +24,8 @@ export interface Config {
   /** Secrets by role; all null = no authorisation (loopback, or `--insecure`). */
   tokens: { admin: string | null; run: string | null; read: string | null };
   insecure: boolean;
-  /** Pretrained weights by file. */
-  weightsDir: string;
+  /** Pretrained weights by file, or null: the folder that all workspaces of this user share. */
+  weightsDir: string | null;
   /** Folder with demo archives, or null. */
   demoDir: string | null;
   /** Base URL for demo archives, or null: nothing is fetched. */
@@ -108,7 +108,7 @@ const OPTIONS: readonly Option[] = [
     help: 'how clients reach this server, when behind a port mapping or proxy',
   },
   { name: 'path_prefix', value: 'PATH', help: 'path that a proxy in front removes, e.g. /oarlock' },
-  { name: 'weights_dir', value: 'DIR', help: 'folder with pretrained weights (<workspace>/weights)' },
+  { name: 'weights_dir', value: 'DIR', help: 'folder with pretrained weights (one in the home folder)' },
   { name: 'weights_mirror', value: 'URL', help: 'where missing pretrained weights may be fetched from (nowhere)' },
   { name: 'demo_dir', value: 'DIR', help: 'folder with demo archives' },
   { name: 'demo_mirror', value: 'URL', help: 'where demo archives may be fetched from (nowhere)' },
@@ -332,7 +332,7 @@ export function readConfig(argv: readonly string[], env: NodeJS.ProcessEnv = pro
     allowHosts: given.allow_host.map((name) => name.toLowerCase()),
     tokens,
     insecure: given.insecure === true,
-    weightsDir: given.weights_dir === undefined ? join(workspace, 'weights') : absolute(given.weights_dir),
+    weightsDir: given.weights_dir === undefined ? null : absolute(given.weights_dir),
     demoDir,
     demoMirror: given.demo_mirror ?? null,
     weightsMirror: given.weights_mirror ?? null,

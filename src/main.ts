@@ -45,9 +45,11 @@ async function start(): Promise<void> {
     {
       workspace: config.workspace,
       dataRoots: config.dataRoots,
-      resume: config.resume === 'auto' ? 'auto' : 'never',
+      resume: config.resume,
       maxImageBytes: config.maxBodyBytes,
-      weightsDirs: [config.weightsDir],
+      ...(config.weightsDir === null ? {} : { weightsDirs: [config.weightsDir] }),
+      weightsMirror: config.weightsMirror,
+      threads: config.threads,
     },
     { log },
   );
