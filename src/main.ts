@@ -26,11 +26,7 @@ function configure(): Config {
 const config = configure();
 
 async function start(): Promise<void> {
-  const [{ openLog }, { createServices }, { createEdge }] = await Promise.all([
-    import('./log.js'),
-    import('./services.js'),
-    import('./http/server.js'),
-  ]);
+  const [{ openLog }, { createServices }] = await Promise.all([import('./log.js'), import('./services.js')]);
   const { log, flush } = openLog(config.stateDir, config.logLevel);
   for (const warning of config.warnings) log.warn(warning);
   process.on('unhandledRejection', (error) => log.error({ err: error }, 'a background operation failed'));
@@ -41,7 +37,8 @@ async function start(): Promise<void> {
     process.exit(70);
   });
 
-  const services = await createServices(
+  // Opening the store waits for a child process; the edge is loaded meanwhile.
+  const opening = createServices(
     {
       workspace: config.workspace,
       dataRoots: config.dataRoots,
@@ -53,6 +50,7 @@ async function start(): Promise<void> {
     },
     { log },
   );
+  const [services, { createEdge }] = await Promise.all([opening, import('./http/server.js')]);
   const edge = createEdge({ services, config, version });
   const { server } = edge;
 
