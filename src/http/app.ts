@@ -89,6 +89,13 @@ export function createApp(options: AppOptions): Server {
   for (const [path, routes] of byPath) router.all(path, otherMethods(routes));
   for (const page of options.pages ?? []) {
     router.get(page.path, async (ctx) => {
+      if (ctx.path.length > 1 && ctx.path.endsWith('/')) {
+        // A page finds its files relative to itself.
+        ctx.status = 308;
+        ctx.set('location', config.pathPrefix + ctx.path.slice(0, -1));
+        ctx.body = '';
+        return;
+      }
       if (page.role !== null) gate.authorize(ctx.req, gate.authenticate(ctx.req), page.role, false);
       await page.handle(ctx, gate);
     });
