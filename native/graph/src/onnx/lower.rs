@@ -128,8 +128,7 @@ impl<'a> Lowering<'a> {
                 padding,
                 ceil,
             } => {
-                let mut attributes = window(*kernel, *stride, *padding);
-                attributes.push(int("ceil_mode", usize::from(*ceil)));
+                let attributes = self.pool_window(id, *kernel, *stride, *padding, *ceil)?;
                 self.emit("MaxPool", x, out, attributes);
             }
             Op::AvgPool {
@@ -139,8 +138,11 @@ impl<'a> Lowering<'a> {
                 ceil,
                 count_include_pad,
             } => {
-                let mut attributes = window(*kernel, *stride, *padding);
-                attributes.push(int("ceil_mode", usize::from(*ceil)));
+                let fits = (0..2).all(|i| stride[i] + padding[i] <= kernel[i]);
+                if *ceil && *count_include_pad && !fits {
+                    return Err(self.error("ONNX has no rounded-up average that counts padding"));
+                }
+                let mut attributes = self.pool_window(id, *kernel, *stride, *padding, *ceil)?;
                 attributes.push(int("count_include_pad", usize::from(*count_include_pad)));
                 self.emit("AveragePool", x, out, attributes);
             }
@@ -236,6 +238,45 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// Attributes of a pooling. When rounding up, PyTorch drops a last window that begins in the
+    /// trailing padding and ONNX keeps it; where that can happen, the trailing padding is spelled out
+    /// for the known size instead.
+    fn pool_window(
+        &self,
+        id: usize,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        ceil: bool,
+    ) -> Result<Vec<AttributeProto>, GraphError> {
+        let mut attributes = window(kernel, stride, padding);
+        let agree = (0..2).all(|i| stride[i] + padding[i] <= kernel[i]);
+        attributes.push(int("ceil_mode", usize::from(ceil && agree)));
+        if !ceil || agree {
+            return Ok(attributes);
+        }
+        let source = self.values[self.graph.nodes[id].inputs[0]];
+        let (Value::Map { hw: Some(from), .. }, Value::Map { hw: Some(to), .. }) =
+            (source, self.values[id])
+        else {
+            return Err(self.error("its rounded-up pooling needs a fixed image size: give one"));
+        };
+        let [bottom, right] = [0, 1].map(|i| {
+            ((to[i] - 1) * stride[i] + kernel[i])
+                .saturating_sub(from[i] + padding[i])
+                .max(padding[i])
+        });
+        attributes[2] = ints("pads", &[padding[0], padding[1], bottom, right]);
+        Ok(attributes)
+    }
+
+    fn error(&self, reason: &str) -> GraphError {
+        GraphError::Export {
+            graph: self.graph.name.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+
     /// ONNX has no adaptive pooling: for a known size it is a pooling when sizes divide, else the
     /// product with an averaging matrix on each side.
     fn adaptive_pool(
@@ -250,10 +291,7 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         let Value::Map { hw: Some(from), .. } = self.values[self.graph.nodes[id].inputs[0]] else {
-            return Err(GraphError::Export {
-                graph: self.graph.name.clone(),
-                reason: "its adaptive pooling needs a fixed image size: give one".to_owned(),
-            });
+            return Err(self.error("its adaptive pooling needs a fixed image size: give one"));
         };
         if from[0].is_multiple_of(size[0]) && from[1].is_multiple_of(size[1]) {
             let kernel = [from[0] / size[0], from[1] / size[1]];
