@@ -82,9 +82,9 @@ export function mapError(error: unknown, report: ReportInternal): MappedError {
       headers: http?.headers ?? NO_HEADERS,
       body: {
         status: -1,
-        message: error.message,
+        message: clip(error.message, 500),
         code: error.code,
-        context: error.context,
+        context: clipped(error.context),
         hint: error.hint ?? null,
         retryable: error.retryable,
       },
@@ -98,6 +98,16 @@ export function mapError(error: unknown, report: ReportInternal): MappedError {
     return mapError(new OarlockError(code, message, { hint, cause: error }), report);
   }
   return internal(error, report);
+}
+
+/** A client that sends ten thousand characters as an id need not get them back. */
+const clip = (text: string, most: number): string => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+function clipped(context: Record<string, unknown>): Record<string, unknown> {
+  const long = Object.entries(context).filter(([, value]) => typeof value === 'string' && value.length > 300);
+  return long.length === 0
+    ? context
+    : { ...context, ...Object.fromEntries(long.map(([key, value]) => [key, clip(value as string, 300)])) };
 }
 
 function internal(error: unknown, report: ReportInternal): MappedError {
