@@ -1,0 +1,159 @@
+//! Writes a network as ONNX beside the engine's own results, for a comparison by another runtime.
+//!
+//! `oarlock-parity --model NAME[,NAME…]|all --image FILE[,FILE…] --out DIR [--classes N] [--size S] [--seed N]`
+//!
+//! Weights are random but live: batch norm statistics are those of the images, slightly disturbed, so
+//! that activations stay in the range that trained networks have and folding has something to fold.
+//! For each model `DIR/<model>/` gets `model.onnx` (batch norm folded, output `logits`), `input.f32`
+//! (images × 3 × S × S, normalised, little-endian) and `logits.f32`; one JSON line a model tells shapes
+//! and `fold_difference`, the greatest difference of the network with and without folding.
+
+// This program's results are for other programs that read its standard output; it is no part of a compute host.
+#![allow(clippy::print_stdout)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use oarlock_datasets::Pipeline;
+use oarlock_engine::Result;
+use oarlock_engine::exec::{Network, normalized_input};
+use oarlock_engine::runtime::{self, Placement};
+use oarlock_graph::onnx::OnnxOptions;
+use oarlock_graph::{Graph, Op, ParamKind, WeightMap, fold_batch_norm, init_weights, onnx};
+use oarlock_imaging::Rng;
+use oarlock_jobs::{DeviceSpec, ErrorCode, JobError, Precision};
+use serde_json::json;
+use tch::{Kind, Tensor};
+
+/// ImageNet's mean and deviation of R, G, B.
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{}", json!({ "error": JobError::from(error) }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn argument(message: impl Into<String>) -> JobError {
+    JobError::new(ErrorCode::InvalidArgument, message)
+}
+
+fn run(args: Vec<String>) -> Result<()> {
+    let mut options = HashMap::new();
+    for pair in args.chunks(2) {
+        match pair {
+            [key, value] if key.starts_with("--") => options.insert(key[2..].to_owned(), value.as_str()),
+            _ => return Err(argument(format!("expected `--option value`, got {pair:?}")).into()),
+        };
+    }
+    let need = |key: &str| options.get(key).copied().ok_or_else(|| argument(format!("--{key} is missing")));
+    let number = |key: &str| {
+        options
+            .get(key)
+            .map(|v| v.parse::<u64>().map_err(|_| argument(format!("--{key} must be a whole number"))))
+            .transpose()
+    };
+    let models: Vec<&str> = match need("model")? {
+        "all" => oarlock_zoo::classifier_names().to_vec(),
+        list => list.split(',').collect(),
+    };
+    let images: Vec<&str> = need("image")?.split(',').collect();
+    let out = Path::new(need("out")?);
+    let classes = number("classes")?.unwrap_or(10) as usize;
+    let size = number("size")?;
+    let seed = number("seed")?.unwrap_or(1);
+    let device = DeviceSpec { cuda: Vec::new(), threads: 0, precision: Precision::Fp32 };
+    let placement = runtime::place(&device)?;
+    for model in models {
+        let usual = oarlock_zoo::input_size(model).map_or(224, |s| s.usual as u64);
+        let side = size.unwrap_or(usual) as usize;
+        let input = read(&images, side, placement)?;
+        parity(model, classes, seed, &input, &out.join(model), placement)?;
+    }
+    Ok(())
+}
+
+/// The images as network input.
+fn read(images: &[&str], side: usize, placement: Placement) -> Result<Tensor> {
+    let pipeline = Pipeline::classify_eval_of(side, side);
+    let mut pixels = vec![0; images.len() * side * side * 3];
+    for (path, out) in images.iter().zip(pixels.chunks_exact_mut(side * side * 3)) {
+        pipeline
+            .run(Path::new(path), None, &mut Rng::of(&[]), out)
+            .map_err(|e| argument(format!("{path}: {e}")))?;
+    }
+    normalized_input(&pixels, [images.len(), side, side], MEAN, STD, placement)
+}
+
+fn parity(model: &str, classes: usize, seed: u64, input: &Tensor, dir: &Path, placement: Placement) -> Result<()> {
+    let graph = oarlock_zoo::classifier(model, classes).map_err(|e| argument(e.to_string()))?;
+    let weights = live_weights(&graph, seed, input, placement)?;
+    let plain = Network::new(graph.clone(), &weights, placement)?.forward(input, false)?;
+    let logits = Network::for_inference(&graph, &weights, placement)?.forward(input, false)?;
+    let difference = (&plain - &logits).abs().max().double_value(&[]);
+    let internal = |e: oarlock_graph::GraphError| JobError::new(ErrorCode::Internal, e.to_string());
+    let (folded, folded_weights) = fold_batch_norm(&graph, &weights).map_err(internal)?;
+    fs::create_dir_all(dir)?;
+    let onnx = onnx::export(&folded, &folded_weights, &OnnxOptions::default()).or_else(|_| {
+        // Networks that take one size only.
+        let side = input.size()[2] as usize;
+        let options = OnnxOptions { image_size: Some([side, side]), ..OnnxOptions::default() };
+        onnx::export(&folded, &folded_weights, &options).map_err(internal)
+    })?;
+    fs::write(dir.join("model.onnx"), onnx)?;
+    fs::write(dir.join("input.f32"), bytes(input)?)?;
+    fs::write(dir.join("logits.f32"), bytes(&logits)?)?;
+    let line = json!({
+        "model": model,
+        "input": input.size(),
+        "logits": logits.size(),
+        "fold_difference": difference,
+        "largest": logits.abs().max().double_value(&[]),
+    });
+    println!("{line}");
+    Ok(())
+}
+
+/// Row-major little-endian floats.
+fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let flat = tensor.f_contiguous()?.f_to_kind(Kind::Float)?.f_reshape([-1])?;
+    let values = Vec::<f32>::try_from(&flat)?;
+    Ok(values.into_iter().flat_map(f32::to_le_bytes).collect())
+}
+
+/// Random weights whose batch norm statistics belong to the images, then disturbed a little.
+fn live_weights(graph: &Graph, seed: u64, input: &Tensor, placement: Placement) -> Result<WeightMap> {
+    let initial = init_weights(graph, seed);
+    // With momentum 1 one training pass leaves the statistics of its batch.
+    let mut measuring = graph.clone();
+    for node in &mut measuring.nodes {
+        if let Op::BatchNorm { momentum, .. } = &mut node.op {
+            *momentum = 1.0;
+        }
+    }
+    let batch = Tensor::f_cat(&[input.shallow_clone(), input.f_flip([3])?, input * 0.7, input * -0.5], 0)?;
+    let network = Network::new(measuring, &initial, placement)?;
+    tch::no_grad(|| network.forward(&batch, true))?;
+    let mut weights = network.to_weights()?;
+    let mut rng = Rng::of(&[seed]);
+    for (name, param) in graph.params() {
+        let Some(tensor) = weights.get_mut(&name) else { continue };
+        for v in &mut tensor.data {
+            let u = rng.uniform(-1.0, 1.0) as f32;
+            match param.kind {
+                ParamKind::NormScale => *v *= 1.0 + 0.2 * u,
+                ParamKind::RunningVar => *v = v.max(1e-3) * (1.0 + 0.2 * u),
+                ParamKind::NormShift | ParamKind::RunningMean | ParamKind::Bias => *v += 0.1 * u,
+                ParamKind::Weight => {}
+            }
+        }
+    }
+    Ok(weights)
+}
