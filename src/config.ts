@@ -236,7 +236,7 @@ const origin = z.string().refine((text) => text === 'null' || originOf(text) ===
 });
 const url = z
   .string()
-  .refine((text) => /^https?:$/.test(parseUrl(text)?.protocol ?? ''), 'must be an http or https URL');
+  .refine((text) => /^https:$/.test(parseUrl(text)?.protocol ?? ''), 'must be an https URL');
 const secret = z
   .string()
   .min(8, 'must have at least 8 characters')

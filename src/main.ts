@@ -46,6 +46,8 @@ async function start(): Promise<void> {
       maxImageBytes: config.maxBodyBytes,
       ...(config.weightsDir === null ? {} : { weightsDirs: [config.weightsDir] }),
       weightsMirror: config.weightsMirror,
+      demoDir: config.demoDir,
+      demoMirror: config.demoMirror,
       threads: config.threads,
     },
     { log },

@@ -16,6 +16,7 @@ import type {
   WorkspaceApi,
 } from './domain/contracts.js';
 import { Datasets } from './domain/datasets.js';
+import { Demo, type DemoApi } from './domain/demo.js';
 import { TaskStatus } from './domain/enums.js';
 import { conflict } from './domain/errors.js';
 import { EventBus } from './domain/events.js';
@@ -51,6 +52,10 @@ export interface ServicesConfig {
   weightsDirs?: readonly string[];
   /** Base URL that missing weights are fetched from; default: nothing is fetched. */
   weightsMirror?: string | null;
+  /** Folder with demo archives. */
+  demoDir?: string | null;
+  /** Base URL that demo archives are fetched from; default: nothing is fetched. */
+  demoMirror?: string | null;
   /** Processor threads of a job; 0 = all. */
   threads?: number;
 }
@@ -76,6 +81,7 @@ export interface Services {
   readonly training: TrainingApi;
   readonly jobs: JobsApi;
   readonly models: ModelsApi;
+  readonly demo: DemoApi;
   health(): Health;
   /** Ends every running job at a checkpoint; the server goes on. */
   stopAll(): Promise<void>;
@@ -109,10 +115,9 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
     events.publish('system', { message: 'The workspace disk is nearly full: new jobs are refused.' });
   });
   const paths = new PathGuard({ workspace, data: config.dataRoots });
-  const mirror =
-    typeof config.weightsMirror === 'string'
-      ? new (await import('./domain/mirror.js')).Mirror({ url: config.weightsMirror })
-      : undefined;
+  const mirrorAt = async (url: string | null | undefined) =>
+    typeof url === 'string' ? new (await import('./domain/mirror.js')).Mirror({ url }) : undefined;
+  const mirror = await mirrorAt(config.weightsMirror);
   const weights = new Weights({
     pretrain: join(workspace, 'pretrain'),
     folder: config.weightsDirs?.[0] ?? defaultWeightsFolder(),
@@ -161,6 +166,12 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
   );
   const projects = new Projects(context, trash, guard);
   const models = new Models(context, tasks, jobs, datasets, trash);
+  const attributes = new Workspace(context);
+  const demo = new Demo(
+    context,
+    { datasets, projects, tasks, workspace: attributes },
+    { demoDir: config.demoDir ?? null, mirror: (await mirrorAt(config.demoMirror)) ?? null },
+  );
 
   await adoptPaddlexWorkspace(workspace, store, compute, log);
   await jobs.recover();
@@ -169,6 +180,7 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
     Promise.all([
       datasets.recover(),
       models.recover(),
+      demo.recover(),
       training.recover((config.resume ?? 'auto') === 'auto' ? 'auto' : 'mark'),
     ]),
   );
@@ -186,13 +198,14 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
     compute,
     store,
     weights,
-    workspace: new Workspace(context),
+    workspace: attributes,
     datasets,
     projects,
     tasks,
     training,
     jobs,
     models,
+    demo,
     health: () => ({
       ok: !closing,
       notices: [
@@ -215,6 +228,7 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
       closing = true;
       closed ??= (async () => {
         space.close();
+        await demo.close();
         await compute.close(graceMs * 0.85);
         await Promise.race([settled(), new Promise((done) => setTimeout(done, graceMs * 0.1).unref())]);
         await opened.close();

@@ -2,7 +2,9 @@
 import type { Services } from '../../services.js';
 import type { Route } from '../route.js';
 import { datasetRoutes } from './dataset.js';
+import { demoRoutes } from './demo.js';
 import { evaluateRoutes } from './evaluate.js';
+import { evaluateFileRoutes } from './evaluate-file.js';
 import { exportRoutes } from './export.js';
 import { fileRoutes } from './file.js';
 import { metricsRoutes } from './metrics.js';
@@ -28,9 +30,11 @@ export function apiRoutes(services: Services, options: { pathPrefix: string }): 
     ...metricsRoutes(services),
     ...pruneRoutes(services),
     ...evaluateRoutes(services),
+    ...evaluateFileRoutes(services),
     ...predictRoutes(services),
     ...exportRoutes(services),
     ...modelRoutes(services),
+    ...demoRoutes(services),
     ...fileRoutes(services),
     ...vdlRoutes(services, options.pathPrefix),
     ...systemRoutes(services),
