@@ -1,6 +1,7 @@
 /** One compute host as the API process sees it: starting, jobs, signs of life, and its end with the true reason. */
 import { randomBytes } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ComputeConfig } from './config.js';
 import { type EndCause, failed, type HostEnd, outcomeOfEnd } from './host-end.js';
 import type { HostRegistry } from './host-registry.js';
@@ -21,6 +22,8 @@ import { threadReport } from './thread-report.js';
 const PING_EVERY_MS = 5_000;
 /** A host that announced its end and has no work gets this long. */
 const LAST_WORDS_MS = 3_000;
+/** A job's log that cannot be finished in this time does not hold its outcome up. */
+const LOG_MS = 1_000;
 
 export interface HostOptions {
   key: string;
@@ -266,13 +269,14 @@ export class HostProcess {
     // A hanging job may come to itself when its host is told to end: it stopped, but nobody had asked it to.
     const unasked = outcome.type === 'train' && outcome.stopped && !running.job.stopRequested;
     const ownEnd = unasked && this.#cause !== undefined;
-    this.#conclude(running, ownEnd ? outcomeOfEnd(this.#describeEnd({ code: null, signal: null }), id) : outcome);
+    void this.#conclude(running, ownEnd ? outcomeOfEnd(this.#describeEnd({ code: null, signal: null }), id) : outcome);
   }
 
-  #conclude(running: Running, outcome: JobOutcome): void {
-    clearTimeout(running.stopTimer);
-    void running.log.close();
-    running.job.finish(outcome);
+  /** The log is whole when the outcome is told, unless the disk hangs. */
+  async #conclude({ job, log, stopTimer }: Running, outcome: JobOutcome): Promise<void> {
+    clearTimeout(stopTimer);
+    await Promise.race([log.close(), sleep(LOG_MS, undefined, { ref: false })]);
+    job.finish(outcome);
   }
 
   #becomeIdle(): void {
@@ -291,6 +295,7 @@ export class HostProcess {
 
   #stopJob(running: Running): void {
     const { job } = running;
+    if (this.#jobs.get(job.id) !== running) return; // its outcome is on the way
     job.setState('stopping');
     this.#send({ t: 'control', id: job.id, command: 'stop' });
     // It ends at its next step at the earliest.
@@ -390,12 +395,15 @@ export class HostProcess {
     };
     if (expected) this.#logger.info(fields, 'compute host ended');
     else this.#logger.warn({ ...fields, deviceFault, stderr: end.stderr.slice(-5) }, 'compute host ended unexpectedly');
-    for (const running of this.#jobs.values()) {
-      const outcome = outcomeOfEnd(end, running.job.id);
-      if (outcome.type === 'failed') running.log.write(`${outcome.message}\n`);
-      this.#conclude(running, outcome);
-    }
+    const running = [...this.#jobs.values()];
     this.#jobs.clear();
+    await Promise.all(
+      running.map((one) => {
+        const outcome = outcomeOfEnd(end, one.job.id);
+        if (outcome.type === 'failed') one.log.write(`${outcome.message}\n`);
+        return this.#conclude(one, outcome);
+      }),
+    );
     this.#isReady(false);
     this.#options.onEnded(this, expected);
     this.#hasEnded();

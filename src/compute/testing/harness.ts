@@ -60,10 +60,15 @@ export interface Watched {
 }
 
 export function submit(compute: Compute, fault: Fault, request: Partial<JobRequest> = {}): Watched {
+  return watch(compute, { spec: faultSpec(fault), ...request });
+}
+
+/** Submits a job, by default a CPU training, and records what it reports. */
+export function watch(compute: Compute, request: Partial<JobRequest> & Pick<JobRequest, 'spec'>): Watched {
   const states: Watched['states'] = [];
   const events: Watched['events'] = [];
   const until = async <T>(what: string, find: () => T | undefined): Promise<T> => {
-    for (const start = Date.now(); Date.now() - start < 15_000; await sleep(5)) {
+    for (const start = Date.now(); Date.now() - start < 30_000; await sleep(5)) {
       const found = find();
       if (found !== undefined) return found;
     }
@@ -74,7 +79,6 @@ export function submit(compute: Compute, fault: Fault, request: Partial<JobReque
     id,
     lane: 'train',
     devices: [],
-    spec: faultSpec(fault),
     onState: (state, { queuePosition, message }) =>
       states.push({ state, position: queuePosition, message, at: Date.now() }),
     onEvent: (event) => events.push({ event, at: Date.now() }),
