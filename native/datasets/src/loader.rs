@@ -148,7 +148,9 @@ impl Shared {
         let mut state = self.lock();
         loop {
             let batch = state.next_place / self.config.batch_size;
-            if state.stop || state.error.is_some() || batch >= self.batches {
+            // The last batch may be shorter than the others.
+            let over = batch >= self.batches || state.next_place >= self.order.len();
+            if state.stop || state.error.is_some() || over {
                 return None;
             }
             if batch < state.taken + self.config.prefetch.max(1) {

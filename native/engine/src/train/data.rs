@@ -84,16 +84,3 @@ fn list(root: &Path, name: &str, classes: usize) -> Result<Vec<Sample>> {
     }
     Ok(samples)
 }
-
-/// Repeats the images of rare classes until each class has as many as the largest, in a fixed order: whole rounds
-/// of the class's list, then its first images.
-pub fn balanced(samples: &[Sample], classes: usize) -> Vec<Sample> {
-    let mut by_class: Vec<Vec<&Sample>> = vec![Vec::new(); classes];
-    for sample in samples {
-        if let Some(list) = usize::try_from(sample.label).ok().and_then(|l| by_class.get_mut(l)) {
-            list.push(sample);
-        }
-    }
-    let most = by_class.iter().map(Vec::len).max().unwrap_or(0);
-    by_class.iter().flat_map(|list| list.iter().cycle().take(if list.is_empty() { 0 } else { most })).map(|&s| s.clone()).collect()
-}

@@ -156,10 +156,9 @@ fn continue_state(mut state: TrainState, plan: &mut Plan, compute: Compute) -> T
             "the images, the batch size or the seed changed since the checkpoint: epoch {} begins anew",
             state.epoch + 1
         ));
-        state.step = 0;
         state.sums = state::EpochSums::default();
         state.steps_per_epoch = plan.steps;
-        state.global_step = u64::from(state.epoch) * u64::from(plan.steps);
+        state.advance_to(0);
         state.batch_size = plan.params.batch_size;
         state.dataset.clone_from(&plan.data.fingerprint);
         state.seed = plan.params.seed;

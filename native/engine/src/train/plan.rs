@@ -65,7 +65,7 @@ impl Plan {
         }
         let data = data::read(&spec.dataset)?;
         let train = if params.class_balance {
-            Arc::new(data::balanced(&data.train, data.labels.len()))
+            Arc::new(oarlock_datasets::balance_classes(&data.train))
         } else {
             data.train.clone()
         };

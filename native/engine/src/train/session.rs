@@ -154,9 +154,8 @@ impl<'a> Session<'a> {
                 self.save_resume()?;
                 self.clock.resume();
             }
-            let Some(batch) = loader.next() else {
-                return Err(EngineError::internal("the epoch ended before its last batch"));
-            };
+            // Batches without a single readable image are not delivered: the epoch may end early.
+            let Some(batch) = loader.next() else { break };
             let batch = batch.map_err(JobError::from)?;
             for (path, reason) in &batch.skipped {
                 self.warn(&format!("'{}' was skipped: {reason}", path.display()));
@@ -165,11 +164,13 @@ impl<'a> Session<'a> {
             loader.recycle(batch.images);
             self.heart.tick();
         }
+        self.state.advance_to(self.state.steps_per_epoch);
         self.flush()?;
         Ok(Flow::Done)
     }
 
     fn step(&mut self, batch: &oarlock_datasets::Batch, wait: f64) -> Result<()> {
+        self.state.advance_to(u32::try_from(batch.index).unwrap_or(u32::MAX));
         let lr = self.plan.schedule.rate(self.state.global_step);
         // Statistics of a single image are no statistics: a batch that lost all but one of its images is left out.
         let usable = batch.n >= self.plan.params.batch_size.min(2) as usize;
@@ -183,8 +184,7 @@ impl<'a> Session<'a> {
             let seed = dropout_seed(p.seed, self.state.global_step);
             result = Some((self.learner.step(&input, &labels, lr, seed)?, labels));
         }
-        self.state.step += 1;
-        self.state.global_step += 1;
+        self.state.advance_to(self.state.step + 1);
         let seconds = self.clock.tick(batch.n);
         let Some((result, labels)) = result else { return Ok(()) };
 
@@ -283,7 +283,7 @@ impl<'a> Session<'a> {
         let written = self.log.epoch_finished(epoch, &means);
         self.check_log(written);
         self.state.epoch = epoch;
-        self.state.step = 0;
+        self.state.advance_to(0);
         self.state.sums = EpochSums::default();
         if let Some(validation) = validation {
             self.save_evaluated(epoch, &validation)?;

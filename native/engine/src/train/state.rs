@@ -93,4 +93,10 @@ impl TrainState {
             compute: Compute::default(),
         }
     }
+
+    /// Moves to `step` of the running epoch.
+    pub fn advance_to(&mut self, step: u32) {
+        self.step = step;
+        self.global_step = u64::from(self.epoch) * u64::from(self.steps_per_epoch) + u64::from(step);
+    }
 }
