@@ -43,6 +43,51 @@ impl Op {
     }
 }
 
+/// Whether numbers are small enough that no later arithmetic overflows: graphs are also read from files.
+fn plausible(op: &Op) -> bool {
+    let channels = |c: usize| c <= 1 << 22;
+    let window = |sizes: &[[usize; 2]]| sizes.iter().flatten().all(|&s| s <= 1 << 14);
+    match op {
+        Op::Input { channels: c } | Op::BatchNorm { channels: c, .. } => channels(*c),
+        Op::Conv2d {
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding,
+            dilation,
+            ..
+        } => {
+            let weight = in_channels.saturating_mul(*out_channels);
+            window(&[*kernel, *stride, *padding, *dilation])
+                && channels(*in_channels)
+                && channels(*out_channels)
+                && weight.saturating_mul(kernel[0] * kernel[1]) <= 1 << 34
+        }
+        Op::MaxPool {
+            kernel,
+            stride,
+            padding,
+            ..
+        }
+        | Op::AvgPool {
+            kernel,
+            stride,
+            padding,
+            ..
+        } => window(&[*kernel, *stride, *padding]),
+        Op::AdaptiveAvgPool { size } => window(&[*size]),
+        Op::Slice { start, len } => channels(*start) && channels(*len),
+        Op::Upsample { scale, .. } => *scale <= 256,
+        Op::Linear {
+            in_features,
+            out_features,
+            ..
+        } => in_features.saturating_mul(*out_features) <= 1 << 32,
+        _ => true,
+    }
+}
+
 impl Graph {
     pub(crate) fn node_error(&self, node: &Node, reason: String) -> GraphError {
         GraphError::Node {
@@ -90,6 +135,9 @@ impl Graph {
         for (id, node) in self.nodes.iter().enumerate() {
             if node.name.is_empty() || !names.insert(node.name.as_str()) {
                 return Err(self.node_error(node, "its name is empty or used twice".to_owned()));
+            }
+            if !plausible(&node.op) {
+                return Err(self.node_error(node, "its sizes are beyond all reason".to_owned()));
             }
             if let Some(bad) = node.inputs.iter().find(|&&input| input >= id) {
                 return Err(self.node_error(

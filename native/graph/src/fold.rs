@@ -1,4 +1,4 @@
-//! Folding batch norm into the convolution or linear layer before it (inference graphs).
+//! Folding batch norm into the convolution before it (inference graphs).
 
 use crate::{Graph, GraphError, HostTensor, Node, NodeId, Op, WeightMap};
 
@@ -6,7 +6,7 @@ use crate::{Graph, GraphError, HostTensor, Node, NodeId, Op, WeightMap};
 /// else becomes part of that convolution (scale γ/√(σ²+ε), bias β + (b − μ)·scale). Batch norms after
 /// a concatenation or a shared convolution stay as they are; dropout is removed.
 ///
-/// Running values: computed in f64 and rounded once. Weights not named by the graph are dropped.
+/// Computed in f64 and rounded once. Weights that the graph does not name are left out.
 ///
 /// # Errors
 /// An invalid graph, or weights that are missing or misshapen.

@@ -151,6 +151,25 @@ fn invalid_graphs_are_refused_after_reading() {
         Graph::from_json("{\"name\":1}"),
         Err(GraphError::Json { .. })
     ));
+    for huge in [
+        "\"stride\":[18446744073709551615,2]",
+        "\"stride\":[99999,2]",
+    ] {
+        let json = json.replace("\"stride\":[2,2]", huge);
+        assert!(
+            Graph::from_json(&json)
+                .unwrap_err()
+                .to_string()
+                .contains("beyond all reason")
+        );
+    }
+    let json_groups = json.replace("\"groups\":1", "\"groups\":0");
+    assert!(
+        Graph::from_json(&json_groups)
+            .unwrap_err()
+            .to_string()
+            .contains("0 groups")
+    );
     let broken = json.replace("\"out_channels\":8", "\"out_channels\":9");
     assert!(
         Graph::from_json(&broken)

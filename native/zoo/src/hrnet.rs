@@ -45,9 +45,8 @@ pub(crate) fn build(name: &str, width: usize, origin: Origin, classes: usize) ->
 
 /// Widens each branch, then adds them up from high to low resolution.
 fn head(net: &mut Net, branches: &[NodeId], classes: usize) -> NodeId {
-    let biased = |conv: Conv| conv.bias();
     let torch = net.origin == Origin::Torch;
-    let head_conv = |conv: Conv| if torch { biased(conv) } else { conv };
+    let head_conv = |conv: Conv| if torch { conv.bias() } else { conv };
     let mut sum = None;
     for (index, &branch) in branches.iter().enumerate() {
         let (ours, paddle) = (

@@ -175,6 +175,20 @@ pub fn classifier_of(
     Ok(build(name, classes, origin)?)
 }
 
+/// What a parameter of a published PyTorch file is called here, where it is not called the same:
+/// torchvision's DenseNet files still say `denselayer1.norm.1.weight` for `denselayer1.norm1.weight`.
+/// `None` means that the name is right as it is.
+pub fn rename_torch(name: &str) -> Option<String> {
+    if !name.contains("denselayer") {
+        return None;
+    }
+    ["norm", "conv"].into_iter().find_map(|layer| {
+        let (before, after) = name.split_once(&format!(".{layer}."))?;
+        let number = after.starts_with(['1', '2']) && after[1..].starts_with('.');
+        number.then(|| format!("{before}.{layer}{after}"))
+    })
+}
+
 fn build(name: &str, classes: usize, origin: Origin) -> Built {
     let base = name.strip_suffix("_ssld").unwrap_or(name);
     match base {

@@ -23,6 +23,7 @@ use oarlock_graph::{
 };
 use oarlock_zoo::{
     Origin, ZooError, canonical_name, classifier, classifier_names, classifier_of, input_size,
+    rename_torch,
 };
 use prost::Message;
 
@@ -178,6 +179,23 @@ fn versions_share_the_names_of_what_they_share() {
             }
         }
     }
+}
+
+#[test]
+fn torchvisions_old_densenet_names() {
+    let new = |name| rename_torch(name);
+    let (old, here) = (
+        "features.denseblock1.denselayer6.norm.1.running_mean",
+        "features.denseblock1.denselayer6.norm1.running_mean",
+    );
+    assert_eq!(new(old).as_deref(), Some(here));
+    assert_eq!(
+        new("features.denseblock3.denselayer12.conv.2.weight").as_deref(),
+        Some("features.denseblock3.denselayer12.conv2.weight")
+    );
+    assert_eq!(new(here), None);
+    assert_eq!(new("features.transition1.norm.weight"), None);
+    assert_eq!(new("layer1.0.conv1.weight"), None);
 }
 
 #[test]
