@@ -5,8 +5,9 @@
 
 use std::cell::RefCell;
 
-use fast_image_resize::images::{CroppedImage, Image as View, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::{Image, ImageError, Rect};
 
@@ -84,21 +85,15 @@ pub fn resize_box_into(
     let top = top.clamp(0.0, image.height() as f64 - f64::EPSILON);
     let width = width.min(image.width() as f64 - left);
     let height = height.min(image.height() as f64 - top);
-    let source = ImageRef::new(
-        image.width() as u32,
-        image.height() as u32,
-        image.data(),
-        PixelType::U8x3,
-    )
-    .map_err(|e| failed(&e))?;
-    let mut view = View::from_slice_u8(target.0 as u32, target.1 as u32, out, PixelType::U8x3)
+    let source = typed(image)?;
+    let mut view = TypedImage::<U8x3>::from_buffer(target.0 as u32, target.1 as u32, out)
         .map_err(|e| failed(&e))?;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Interpolation(FilterType::Bilinear))
         .crop(left, top, width, height)
         .use_alpha(false);
     RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut view, &options))
+        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut view, &options))
         .map_err(|e| failed(&e))
 }
 
@@ -121,6 +116,12 @@ pub fn resize_smooth(image: &Image, width: usize, height: usize) -> Result<Image
     Image::new(width, height, data)
 }
 
+/// The pixels as the resizer's three-byte kind; the untyped interface would compile every kind there is.
+fn typed(image: &Image) -> Result<TypedImageRef<'_, U8x3>, ImageError> {
+    TypedImageRef::from_buffer(image.width() as u32, image.height() as u32, image.data())
+        .map_err(|error| ImageError::Argument(format!("resize: {error}")))
+}
+
 fn run(
     image: &Image,
     rect: Rect,
@@ -129,14 +130,8 @@ fn run(
     out: &mut [u8],
 ) -> Result<(), ImageError> {
     let failed = |error: &dyn std::fmt::Display| ImageError::Argument(format!("resize: {error}"));
-    let source = ImageRef::new(
-        image.width() as u32,
-        image.height() as u32,
-        image.data(),
-        PixelType::U8x3,
-    )
-    .map_err(|e| failed(&e))?;
-    let source = CroppedImage::new(
+    let source = typed(image)?;
+    let source = TypedCroppedImage::from_ref(
         &source,
         rect.x as u32,
         rect.y as u32,
@@ -144,11 +139,11 @@ fn run(
         rect.height as u32,
     )
     .map_err(|e| failed(&e))?;
-    let mut target = View::from_slice_u8(width as u32, height as u32, out, PixelType::U8x3)
+    let mut target = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, out)
         .map_err(|e| failed(&e))?;
     let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
     RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
+        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, &options))
         .map_err(|e| failed(&e))
 }
 
