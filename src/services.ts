@@ -252,8 +252,8 @@ function refuseWhileWorking(task: TaskRecord, what: string): void {
 /** A folder that PaddleX used before: its records appear, its files stay. */
 async function adoptPaddlexWorkspace(workspace: string, store: Repository, compute: Compute, log: Logger) {
   if (store.list('dataset').length + store.list('project').length > 0) return;
-  const { importWorkspace, isPaddlexWorkspace } = await import('./domain/import/index.js');
-  if (!(await isPaddlexWorkspace(workspace))) return;
+  const { importWorkspace, isPaddlexWorkspace, wasImported } = await import('./domain/import/index.js');
+  if (!(await isPaddlexWorkspace(workspace)) || (await wasImported(workspace))) return;
   try {
     const light = <T>(fn: string, ...args: unknown[]): Promise<T> => compute.light<T>(fn, ...args);
     const report = await importWorkspace(workspace, store, { light });

@@ -9,7 +9,7 @@ import { silentLog } from '../../store/testing/records.js';
 import { DatasetStatus, PredictStatus, PretrainedModelStatus, PruneStatus, TaskStatus } from '../enums.js';
 import { OarlockError } from '../errors.js';
 import type { Repository } from '../repository.js';
-import { importWorkspace, isPaddlexWorkspace } from './index.js';
+import { importWorkspace, isPaddlexWorkspace, wasImported } from './index.js';
 import { decode, encode } from './proto.js';
 import { messages, realLight, writeCopy, writeFiles } from './testing/fixture.js';
 import { PADDLEX_BYTES } from './testing/paddlex-bytes.js';
@@ -215,7 +215,9 @@ test('a moved workspace appears whole: paths, names, states, parameters, reports
   await writeFile(join(root, '.pb.success'), '');
   const db = await store(root);
   const before = await fingerprint(root);
+  assert.equal(await wasImported(root), false);
   const report = await importWorkspace(root, db, light);
+  assert.equal(await wasImported(root), true, 'a later start does not bring back what is deleted from now on');
   const expectedWarnings = [/exported model EM0003 is gone/, /T0003: UNet has no pretrained weights/];
   for (const warning of report.warnings)
     assert.ok(

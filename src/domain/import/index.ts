@@ -2,12 +2,13 @@
  * Adopts a workspace of PaddleX in place: its records, states and results enter the store; its files stay as they are,
  * so that the old server can still open the folder. Importing again adds only what is new.
  */
-import { readdir, realpath } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, realpath } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { writeFileAtomic } from '../atomic-file.js';
 import { ID_PREFIX, type NumberedKind, type ProjectRecord } from '../records.js';
 import type { Repository } from '../repository.js';
 import { localTime } from '../time.js';
-import { ImportContext, type LightCalls, mapLimited, readType } from './context.js';
+import { ImportContext, isFile, type LightCalls, mapLimited, readType } from './context.js';
 import { importDataset, orphanDatasets } from './datasets.js';
 import { Locator } from './locate.js';
 import { importExported, importPretrained } from './models.js';
@@ -34,6 +35,12 @@ export interface ImportReport {
   /** Everything that is not as it was, one sentence each. */
   warnings: string[];
 }
+
+/** Left in the state folder by a finished import, with its report: later starts do not bring back what was deleted since. */
+const MARK = '.oarlock/paddlex-import.json';
+
+/** Whether this folder was taken over before. */
+export const wasImported = (root: string): Promise<boolean> => isFile(join(root, MARK));
 
 /** Reading several tasks at a time hides the latency of disks; more would only crowd the worker pool. */
 const AT_ONCE = 4;
@@ -98,7 +105,16 @@ export async function importWorkspace(dir: string, store: Repository, options: I
   });
   const all = datasets.length + projects.length + tasks.length + pretrained.length + exported.length;
   const sum = Object.values(added).reduce((a, b) => a + b, 0);
-  return { from: found.from, version: found.workspace.version, added, known: all - sum, warnings: context.warnings };
+  const report = {
+    from: found.from,
+    version: found.workspace.version,
+    added,
+    known: all - sum,
+    warnings: context.warnings,
+  };
+  await mkdir(join(root, dirname(MARK)), { recursive: true });
+  await writeFileAtomic(join(root, MARK), `${JSON.stringify({ at: localTime(), ...report }, null, 1)}\n`);
+  return report;
 }
 
 /** The file's records in order of id, without those whose id is none, and with the datasets that only the disk knows. */
