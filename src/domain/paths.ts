@@ -36,6 +36,8 @@ export interface OpenedFile {
   /** Real path. */
   readonly path: string;
   readonly size: number;
+  /** Changes whenever the content may have. */
+  readonly stamp: string;
   close(): void;
 }
 
@@ -198,7 +200,13 @@ export class PathGuard {
       // Neither does this one: the opened inode is in memory. Looking up the path and reading are what may wait.
       const stats = fs.fstatSync(fd);
       if (!stats.isFile()) throw notAFile(stats, String(given), field);
-      return { fd, path: real, size: stats.size, close: () => fs.closeSync(fd) };
+      return {
+        fd,
+        path: real,
+        size: stats.size,
+        stamp: `${stats.dev}/${stats.ino}/${stats.size}/${stats.mtimeMs}/${stats.ctimeMs}`,
+        close: () => fs.closeSync(fd),
+      };
     } catch (error) {
       fs.closeSync(fd);
       throw error;
@@ -213,24 +221,7 @@ export class PathGuard {
   ): Promise<{ bytes: Buffer; path: string }> {
     const file = await this.open(given, options);
     try {
-      if (file.size > maxBytes) {
-        throw new OarlockError(
-          'resource_exhausted',
-          `${shown(String(given))} has ${file.size} bytes; at most ${maxBytes} can be sent.`,
-          {
-            context: { field: options.field ?? 'path', size: file.size, limit_bytes: maxBytes },
-            retryable: false,
-          },
-        );
-      }
-      const bytes = Buffer.allocUnsafe(file.size);
-      let at = 0;
-      while (at < file.size) {
-        const { bytesRead } = await read(file.fd, bytes, at, file.size - at, at);
-        if (bytesRead === 0) break;
-        at += bytesRead;
-      }
-      return { bytes: bytes.subarray(0, at), path: file.path };
+      return { bytes: await readAll(file, maxBytes, options.field ?? 'path'), path: file.path };
     } finally {
       file.close();
     }
@@ -250,6 +241,24 @@ export class PathGuard {
     if (root.workspace && hidden === below.length - 1 && below[hidden] !== '.oarlock') return;
     throw forbidden(given, field);
   }
+}
+
+/** Content of an opened file. `resource_exhausted` when it is larger than `maxBytes`. */
+export async function readAll(file: OpenedFile, maxBytes: number, field = 'path'): Promise<Buffer> {
+  if (file.size > maxBytes) {
+    throw new OarlockError('resource_exhausted', `The file has ${file.size} bytes; at most ${maxBytes} can be sent.`, {
+      context: { field, size: file.size, limit_bytes: maxBytes },
+      retryable: false,
+    });
+  }
+  const bytes = Buffer.allocUnsafe(file.size);
+  let at = 0;
+  while (at < file.size) {
+    const { bytesRead } = await read(file.fd, bytes, at, file.size - at, at);
+    if (bytesRead === 0) break;
+    at += bytesRead;
+  }
+  return bytes.subarray(0, at);
 }
 
 const trimmed = (path: string): string => (path.length > 1 && path.endsWith(sep) ? path.slice(0, -1) : path);

@@ -154,6 +154,26 @@ test('/file: pictures as plain base64', async () => {
   assert.equal((await server.ask(file(path), { method: 'HEAD' })).status, 200);
 });
 
+test('/file: a picture that changed is never answered from memory', async () => {
+  const path = join(ws, 'again.png');
+  for (const content of ['one', 'two', 'two', 'six']) {
+    writeFileSync(path, content);
+    for (let n = 0; n < 2; n++) {
+      assert.equal((await server.ask(file(path))).json.img_data, Buffer.from(content).toString('base64'));
+    }
+  }
+  rmSync(path);
+  assert.equal((await server.ask(file(path))).json.code, 'not_found');
+  // More than is kept.
+  for (let n = 0; n < 40; n++) writeFileSync(join(ws, `many${n}.png`), Buffer.alloc(700_000, n));
+  for (let n = 0; n < 40; n++) {
+    assert.equal(
+      (await server.ask(file(`many${n}.png`))).json.img_data.slice(0, 4),
+      Buffer.alloc(3, n).toString('base64'),
+    );
+  }
+});
+
 test('/file: what is missing, a folder or of no known kind', async () => {
   for (const path of ['nothing.png', 'nothing.log', 'nothing.exe', `${ws}/datasets/D0001/no/b.png`]) {
     const { json } = await server.ask(file(path));

@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import { z } from 'zod';
 import type { DatasetsApi } from '../../domain/contracts.js';
 import { unsupported } from '../../domain/errors.js';
-import type { OpenedFile, PathGuard, ResolveOptions } from '../../domain/paths.js';
+import { type OpenedFile, type PathGuard, type ResolveOptions, readAll } from '../../domain/paths.js';
 import { defineRoute, RawAnswer, type Route } from '../route.js';
 
 const readAt = promisify(readCallback);
@@ -17,6 +17,8 @@ export interface FileServices {
 
 /** A picture is sent whole inside JSON. */
 const MAX_IMAGE_BYTES = 128 * 2 ** 20;
+const CACHE_BYTES = 16 * 2 ** 20;
+const CACHED_PICTURE_BYTES = 2 ** 20;
 /** Of a log asked for as lines the end is sent. */
 const MAX_LOG_BYTES = 8 * 2 ** 20;
 const TAIL_LINES = 50;
@@ -64,6 +66,34 @@ function pictureAnswer(bytes: Buffer): RawAnswer {
   return new RawAnswer(body, 'application/json; charset=utf-8');
 }
 
+/** Answers of pictures shown lately: pages go back and forth between the same few. */
+class PictureCache {
+  readonly #kept = new Map<string, { stamp: string; answer: RawAnswer; size: number }>();
+  #bytes = 0;
+
+  get(file: OpenedFile): RawAnswer | undefined {
+    const found = this.#kept.get(file.path);
+    if (found?.stamp !== file.stamp) return undefined;
+    // Used last, forgotten last.
+    this.#kept.delete(file.path);
+    this.#kept.set(file.path, found);
+    return found.answer;
+  }
+
+  put(file: OpenedFile, answer: RawAnswer): void {
+    const size = (answer.body as Buffer).length;
+    if (size > CACHED_PICTURE_BYTES) return;
+    this.#bytes += size - (this.#kept.get(file.path)?.size ?? 0);
+    this.#kept.delete(file.path);
+    this.#kept.set(file.path, { stamp: file.stamp, answer, size });
+    for (const [path, entry] of this.#kept) {
+      if (this.#bytes <= CACHE_BYTES) break;
+      this.#kept.delete(path);
+      this.#bytes -= entry.size;
+    }
+  }
+}
+
 function streamAnswer(file: OpenedFile, contentType: string): RawAnswer {
   if (file.size === 0) {
     file.close();
@@ -97,11 +127,20 @@ async function lastLines(file: OpenedFile, maxBytes: number): Promise<string[]> 
 }
 
 export function fileRoutes({ paths, datasets }: FileServices): Route[] {
+  const pictures = new PictureCache();
   const wantsJson = (accept: unknown): boolean => accept === 'application/json';
 
   async function readPicture(path: string, options: ResolveOptions = {}): Promise<RawAnswer> {
-    const { bytes } = await paths.readFile(path, MAX_IMAGE_BYTES, options);
-    return pictureAnswer(bytes);
+    const file = await paths.open(path, options);
+    try {
+      const known = pictures.get(file);
+      if (known !== undefined) return known;
+      const answer = pictureAnswer(await readAll(file, MAX_IMAGE_BYTES));
+      pictures.put(file, answer);
+      return answer;
+    } finally {
+      file.close();
+    }
   }
 
   /** Bytes of anything inside the workspace. */
