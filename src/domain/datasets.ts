@@ -339,6 +339,8 @@ export class Datasets implements DatasetsApi {
     const cancelled = outcome.type === 'failed' && outcome.code === 'cancelled';
     // Stays as it is: the next start goes on with it.
     if (cancelled && closing) return;
+    // A small set may be done before its first report of copying.
+    if (outcome.type === 'import' && this.get(did).status === DatasetStatus.XCHECKING) await this.#checked(did);
     const record = await store.change((tx) => {
       const current = this.#require(tx, did);
       const changed = outcome.type === 'import' ? imported(current, outcome) : failed(current, outcome, live.reason);
@@ -375,11 +377,7 @@ const fraction = ({ done, total }: { done: number; total: number }): number =>
   total > 0 ? Math.min(1, Math.round((done / total) * 10_000) / 10_000) : 0;
 
 function imported(current: DatasetRecord, outcome: Extract<JobOutcome, { type: 'import' }>): DatasetRecord {
-  const { id } = current;
-  // A small set may be done before its first report of copying.
-  const copying =
-    current.status === DatasetStatus.XCHECKING ? next('dataset', id, current.status, 'checked') : current.status;
-  const status = next('dataset', id, copying, outcome.split ? 'copiedSplit' : 'copied');
+  const status = next('dataset', current.id, current.status, outcome.split ? 'copiedSplit' : 'copied');
   return {
     ...current,
     status: status as DatasetRecord['status'],

@@ -71,6 +71,11 @@ export class Training implements TrainingApi {
       this.#refuseWhileJobs(task);
       const plan = await this.#plan(task);
       await this.#context.requireSpace();
+      const wanted = plan.pretrainWeights;
+      // A path is right or wrong now; a name may take a download.
+      if (wanted !== null && isWeightsPath(wanted)) {
+        await this.#context.weights.resolve({ type: this.#tasks.typeOf(task), model: plan.params.model, wanted });
+      }
       const record = freshRecord(tid, plan.params.num_epochs, 'fresh');
       const begun = await this.#begin(task, 'train', record, true);
       await this.#launch(begun, plan, { from: 'fresh' }, record);
