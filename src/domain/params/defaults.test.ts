@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { ProjectType } from '../enums.js';
 import { OarlockError } from '../errors.js';
 import { type DefaultsInput, suggestParams } from './defaults.js';
 
@@ -236,4 +237,90 @@ test('a dataset that is not split yet leaves out the limits that need its size',
   const train = suggest({ type: 'detection', trainImages: null });
   assert.equal(train.batch_size, 4);
   assert.equal(train.num_epochs, 270);
+});
+
+/** type, model, n, c, GPUs, MB → batch, rate, epochs, decay, warm-up; computed by PaddleX itself (paddlex 2.1.0, `project/train/params_v2.py`). */
+const REFERENCE: [
+  ProjectType,
+  string,
+  number,
+  number,
+  number[],
+  number,
+  number,
+  number,
+  number,
+  number[],
+  number | null,
+][] = [
+  ['classification', 'MobileNetV2', 5, 200, [0], 3000, 2, 0.0004, 10, [4, 6, 8], null],
+  ['classification', 'MobileNetV2', 3, 1, [0], 24000, 1, 0.0002, 10, [4, 6, 8], null],
+  ['classification', 'MobileNetV2', 100, 200, [0, 1], 24000, 50, 0.010000000000000002, 10, [4, 6, 8], null],
+  ['classification', 'MobileNetV3_small', 20000, 10, [0], 24000, 125, 0.025, 10, [4, 6, 8], null],
+  ['classification', 'MobileNetV3_small', 2, 1, [0], 3000, 1, 0.0002, 10, [4, 6, 8], null],
+  ['classification', 'MobileNetV3_small', 1, 1, [1, 2, 3], 3000, 1, 0.0002, 10, [4, 6, 8], null],
+  ['classification', 'ResNet50', 20000, 10, [], 500, 4, 0.0015625, 10, [4, 6, 8], null],
+  ['classification', 'ResNet50', 17, 1, [0, 1], 8000, 8, 0.003125, 10, [4, 6, 8], null],
+  ['classification', 'ResNet50', 5, 10, [1, 2, 3], 24000, 2, 0.00078125, 10, [4, 6, 8], null],
+  ['classification', 'ResNet50_vd_ssld', 5, 1, [0], 8000, 2, 0.00078125, 10, [4, 6, 8], null],
+  ['classification', 'ResNet50_vd_ssld', 20000, 10, [0], 500, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'ResNet50_vd_ssld', 20000, 10, [0, 1], 1500, 6, 0.0023437500000000003, 10, [4, 6, 8], null],
+  ['classification', 'DenseNet121', 1000, 2, [0, 1], 500, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'DenseNet121', 3, 2, [0, 1], 24000, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'DenseNet121', 5, 10, [1, 2, 3], 3000, 2, 0.00078125, 10, [4, 6, 8], null],
+  ['classification', 'Xception65', 3, 2, [1, 2, 3], 500, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'Xception65', 1000, 1, [1, 2, 3], 24000, 48, 0.018750000000000003, 10, [4, 6, 8], null],
+  ['classification', 'Xception65', 1, 1, [1, 2, 3], 24000, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'DarkNet53', 2, 1, [0], 500, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'DarkNet53', 3, 10, [0], 3000, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'DarkNet53', 1, 10, [1, 2, 3], 500, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'ShuffleNetV2', 17, 200, [0], 8000, 8, 0.003125, 10, [4, 6, 8], null],
+  ['classification', 'ShuffleNetV2', 1, 2, [1, 2, 3], 24000, 1, 0.000390625, 10, [4, 6, 8], null],
+  ['classification', 'ShuffleNetV2', 17, 2, [0], 3000, 8, 0.003125, 10, [4, 6, 8], null],
+  ['detection', 'YOLOv3', 20000, 10, [0], 8000, 6, 0.0003125, 270, [216, 243], 4000],
+  ['detection', 'YOLOv3', 1000, 1, [1, 2, 3], 1500, 1, 5.208333333333334e-5, 270, [216, 243], 133],
+  ['detection', 'YOLOv3', 1000, 200, [0], 24000, 8, 0.0004166666666666667, 270, [216, 243], 10000],
+  ['detection', 'PPYOLO', 1000, 2, [0], 8000, 4, 0.00020833333333333335, 200, [85, 135], 750],
+  ['detection', 'PPYOLO', 20000, 1, [0, 1], 1500, 1, 5.208333333333334e-5, 200, [85, 135], 200],
+  ['detection', 'PPYOLO', 3, 1, [0, 1], 8000, 1, 5.208333333333334e-5, 200, [85, 135], 50],
+  ['detection', 'PPYOLOv2', 100, 200, [0, 1], 500, 1, 5.208333333333334e-5, 170, [105, 135, 150], 10000],
+  ['detection', 'PPYOLOv2', 2, 10, [0], 3000, 1, 5.208333333333334e-5, 420, [355, 385, 400], 500],
+  ['detection', 'PPYOLOv2', 1, 10, [0], 8000, 1, 5.208333333333334e-5, 670, [605, 635, 650], 500],
+  ['detection', 'PPYOLOTiny', 3, 1, [1, 2, 3], 500, 1, 0.0003125, 550, [130, 540], 50],
+  ['detection', 'PPYOLOTiny', 20000, 200, [0, 1], 24000, 32, 0.01, 550, [130, 540], 10000],
+  ['detection', 'PPYOLOTiny', 5, 2, [1, 2, 3], 8000, 2, 0.000625, 550, [130, 540], 100],
+  ['detection', 'FasterRCNN', 17, 1, [0, 1], 3000, 2, 0.0025, 12, [8, 11], 50],
+  ['detection', 'FasterRCNN', 1000, 200, [1, 2, 3], 8000, 6, 0.0075, 12, [8, 11], 166],
+  ['detection', 'FasterRCNN', 17, 200, [0], 8000, 2, 0.0025, 12, [8, 11], 50],
+  ['instance_segmentation', 'MaskRCNN', 1000, 10, [1, 2, 3], 24000, 6, 0.0075, 12, [8, 11], 166],
+  ['instance_segmentation', 'MaskRCNN', 1000, 1, [1, 2, 3], 500, 1, 0.00125, 12, [8, 11], 1000],
+  ['instance_segmentation', 'MaskRCNN', 100, 10, [0, 1], 1500, 1, 0.00125, 12, [8, 11], 100],
+  ['segmentation', 'DeepLabV3P', 1000, 10, [0], 500, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'DeepLabV3P', 5, 10, [1, 2, 3], 3000, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'DeepLabV3P', 100, 2, [0, 1], 3000, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'BiSeNetV2', 1, 2, [1, 2, 3], 3000, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'BiSeNetV2', 17, 2, [1, 2, 3], 8000, 8, 0.04, 100, [10, 20], null],
+  ['segmentation', 'BiSeNetV2', 3, 10, [0, 1], 1500, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'UNet', 100, 1, [1, 2, 3], 8000, 12, 0.06, 100, [10, 20], null],
+  ['segmentation', 'UNet', 2, 10, [0, 1], 24000, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'UNet', 5, 2, [0, 1], 3000, 2, 0.01, 100, [10, 20], null],
+  ['segmentation', 'HRNet_W18', 17, 2, [0], 500, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'HRNet_W18', 17, 10, [0], 3000, 3, 0.015, 100, [10, 20], null],
+  ['segmentation', 'HRNet_W18', 2, 200, [1, 2, 3], 24000, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'FastSCNN', 2, 1, [], 500, 1, 0.005, 100, [10, 20], null],
+  ['segmentation', 'FastSCNN', 20000, 10, [1, 2, 3], 3000, 12, 0.06, 100, [10, 20], null],
+  ['segmentation', 'FastSCNN', 20000, 10, [1, 2, 3], 24000, 12, 0.06, 100, [10, 20], null],
+];
+
+test('the formulas agree with PaddleX', () => {
+  for (const [type, model, trainImages, classes, gpus, freeMemoryMb, batch, rate, epochs, decay, warmup] of REFERENCE) {
+    const train = suggest({ type, model, trainImages, classes, gpus, freeMemoryMb });
+    const got = [train.batch_size, train.num_epochs, train.lr_decay_epochs, train.warmup_steps ?? null];
+    assert.deepEqual(
+      got,
+      [batch, epochs, decay, warmup],
+      `${model} n=${trainImages} c=${classes} g=${gpus.length} m=${freeMemoryMb}`,
+    );
+    assert.ok(Math.abs((train.learning_rate as number) / rate - 1) < 1e-12, model);
+  }
 });
