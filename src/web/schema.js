@@ -49,17 +49,22 @@ const EXAMPLES = {
   emid: 'EM0001',
   name: 'flowers',
   desc: '',
+  dataset_type: 'classification',
+  project_type: 'classification',
+  prj_type: 'classification',
+  val_split: 0.2,
+  test_split: 0.1,
 };
 
 /** A value that fits the schema, for forms and examples. */
 export function example(schema, name = '') {
   if (schema === undefined) return null;
+  if (name in EXAMPLES && schema.enum === undefined) return EXAMPLES[name];
   if (schema.default !== undefined) return schema.default;
   if (schema.const !== undefined) return schema.const;
   if (schema.enum !== undefined) return schema.enum[0];
   const branches = schema.anyOf ?? schema.oneOf;
   if (branches !== undefined) return example(branches[0], name);
-  if (name in EXAMPLES) return EXAMPLES[name];
   switch ([schema.type].flat()[0]) {
     case 'string':
       return '';
