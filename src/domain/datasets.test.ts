@@ -87,16 +87,12 @@ describe('datasets', () => {
     const { id } = await datasets.create({ name: 'a', desc: '', type: 'classification' });
     const first = await datasets.import(id, h.source);
     h.compute.job(`${id}/import`).end({
-      ...failedOutcome('invalid_data', 'val_list.txt line 3: no such picture.'),
-      context: { problems: ['val_list.txt line 3: no such picture.', 'labels.txt is missing.'] },
-      hint: 'Correct the list.',
+      ...failedOutcome('invalid_data', 'val_list.txt, line 3: no such picture; correct the list'),
+      context: { stage: 'checking', problem_count: 1 },
     } as never);
     await first.done;
     assert.equal(datasets.get(id).status, D.XCHECKFAIL);
-    assert.equal(
-      datasets.get(id).message,
-      'val_list.txt line 3: no such picture. Correct the list.\nlabels.txt is missing.',
-    );
+    assert.equal(datasets.get(id).message, 'val_list.txt, line 3: no such picture; correct the list');
     const second = await datasets.import(id, h.source);
     h.compute.job(`${id}/import`).event({ type: 'progress', stage: 'copying', done: 1, total: 2 });
     h.fail(`${id}/import`, 'disk full');

@@ -340,7 +340,8 @@ export class Datasets implements DatasetsApi {
     // Stays as it is: the next start goes on with it.
     if (cancelled && closing) return;
     // A small set may be done before its first report of copying.
-    if (outcome.type === 'import' && this.get(did).status === DatasetStatus.XCHECKING) await this.#checked(did);
+    const copied = outcome.type === 'import' || (outcome.type === 'failed' && outcome.context.stage === 'copying');
+    if (copied && this.get(did).status === DatasetStatus.XCHECKING) await this.#checked(did);
     const record = await store.change((tx) => {
       const current = this.#require(tx, did);
       const changed = outcome.type === 'import' ? imported(current, outcome) : failed(current, outcome, live.reason);
@@ -391,9 +392,8 @@ function failed(current: DatasetRecord, outcome: JobOutcome, reason: string | un
   const status = next('dataset', current.id, current.status, 'failed') as DatasetRecord['status'];
   if (outcome.type !== 'failed') return { ...current, status, message: 'The import ended without a result.' };
   if (reason !== undefined && outcome.code === 'cancelled') return { ...current, status, message: reason };
-  const problems = outcome.context.problems;
-  const more = Array.isArray(problems) ? problems.map(String).filter((line) => !outcome.message.includes(line)) : [];
-  return { ...current, status, message: [explain(outcome), ...more].join('\n') };
+  // The message already lists every problem, a line each.
+  return { ...current, status, message: explain(outcome) };
 }
 
 const countsOf = (details: DatasetDetails): DatasetCounts => ({
