@@ -5,7 +5,7 @@ import { getPriority } from 'node:os';
 import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { commandLauncher } from './launcher.js';
+import { commandLauncher, launcherOf } from './launcher.js';
 import type { Compute } from './ports.js';
 import { ends, failure, hostPid, openDescriptors, runs, submit, testCompute, workspace } from './testing/harness.js';
 
@@ -258,6 +258,19 @@ test('the same protocol over standard streams, through another command', async (
   assert.equal((await failure(printed.handle)).context.signal, 'SIGABRT');
   const big = submit(compute, { do: 'big', bytes: 2 << 20 }, { lane: 'interactive' });
   assert.equal((await big.handle.outcome).type, 'evaluate');
+});
+
+test('hosts run as steps of a Slurm job', async (t) => {
+  const folder = workspace(t);
+  // Takes its own options away and runs the rest, as the real one does on the node it is given.
+  const srun =
+    '#!/bin/sh\necho "$@" > "$SRUN_LOG"\nwhile case "$1" in --*) true;; *) false;; esac; do shift; done\nexec "$@"\n';
+  writeFileSync(join(folder, 'srun'), srun, { mode: 0o755 });
+  const hostEnv = { PATH: `${folder}:${process.env.PATH}`, SRUN_LOG: join(folder, 'log') };
+  const compute = testCompute(t, { launcher: launcherOf('slurm --partition=gpu'), hostEnv });
+  assert.equal((await submit(compute, { do: 'work', steps: 2, stepMs: 1 }).handle.outcome).type, 'train');
+  assert.match(readFileSync(hostEnv.SRUN_LOG, 'utf8'), /^--ntasks=1 .*--partition=gpu sh -c/);
+  assert.deepEqual([launcherOf('local').name, launcherOf('ssh gpu1').name], ['local', 'ssh']);
 });
 
 test('promise 21: fifty hosts started and ended leave no process and no descriptor', async (t) => {
