@@ -1,8 +1,34 @@
 //! Images and datasets for Node, without libtorch: loaded by the API process's own thread pool.
+//!
+//! A failing call throws an `Error` whose message is a `JobError` as JSON; jobs return a failed
+//! outcome instead. Structured answers are JSON texts.
 
-use napi::Result;
-use napi::bindgen_prelude::{FnArgs, Function};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use napi::bindgen_prelude::{Buffer, Either, FnArgs, Function};
+use napi::{Error, Result};
 use napi_derive::napi;
+use oarlock_datasets::{Index, SplitOptions};
+use oarlock_imaging::{
+    Limits, decode_file, encode_jpeg, fit_within, inspect, read_file, resize_smooth,
+};
+use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec};
+use oarlock_weights::pickle::{self, Profile};
+use serde_json::json;
+
+/// Pickles of a workspace are small; anything larger is refused before it is read.
+const PICKLE_BYTES: u64 = 512 << 20;
+
+fn thrown(error: &JobError) -> Error {
+    Error::from_reason(serde_json::to_string(error).unwrap_or_else(|_| error.message.clone()))
+}
+
+fn failure(error: impl Into<JobError>) -> Error {
+    thrown(&error.into())
+}
 
 /// Sets the process-wide sink of job events; it runs on the calling thread's event loop.
 #[napi(
@@ -13,8 +39,138 @@ pub fn subscribe(callback: Function<'_, FnArgs<(String, String)>, ()>) -> Result
     oarlock_addon_support::subscribe(&callback)
 }
 
+/// Runs an import (`JobSpec` as JSON) to its end on the calling thread and returns a `JobOutcome` as JSON.
+#[napi(catch_unwind)]
+pub fn run_job(job_id: String, spec_json: String) -> String {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&cancel);
+    let body = |spec: JobSpec| match spec {
+        JobSpec::Import(spec) => {
+            let events = |event: JobEvent| oarlock_addon_support::emit(&job_id, &event);
+            match oarlock_datasets::import(&spec, &events, &cancel) {
+                Ok(result) => JobOutcome::Import(result),
+                Err(error) => JobOutcome::Failed(error),
+            }
+        }
+        _ => JobOutcome::Failed(JobError::new(
+            ErrorCode::Unsupported,
+            "jobs of this kind run in a compute host",
+        )),
+    };
+    oarlock_addon_support::run(
+        &job_id,
+        &spec_json,
+        move || stop.store(true, Ordering::Release),
+        body,
+    )
+}
+
 /// Asks a running job to stop (`stop`); false when there is no such job.
 #[napi(catch_unwind)]
 pub fn control(job_id: String, command: String) -> bool {
     oarlock_addon_support::control(&job_id, &command)
+}
+
+/// Header of an image by path or content: `{format, width, height, channels, depth}`. The whole
+/// image is not decoded, but its size is checked against the limits.
+#[napi(catch_unwind)]
+pub fn inspect_image(image: Either<String, Buffer>) -> Result<String> {
+    let limits = Limits::default();
+    let header = match &image {
+        Either::A(path) => {
+            let bytes = read_file(Path::new(path), &limits).map_err(failure)?;
+            inspect(&bytes)
+        }
+        Either::B(bytes) => inspect(bytes),
+    };
+    let info = header.map_err(failure)?;
+    limits.check(&info).map_err(failure)?;
+    let (width, height) = info.display_size();
+    Ok(json!({
+        "format": info.format.name(),
+        "width": width,
+        "height": height,
+        "channels": info.channels,
+        "depth": info.depth,
+    })
+    .to_string())
+}
+
+/// A JPEG of the image, at most `max_side` on its longer side and never enlarged.
+#[napi(catch_unwind)]
+pub fn thumbnail(path: String, max_side: u32) -> Result<Buffer> {
+    let side = (max_side as usize).clamp(1, 4096);
+    let image =
+        decode_file(Path::new(&path), &Limits::default(), Some((side, side))).map_err(failure)?;
+    let (width, height) = fit_within(image.width(), image.height(), side);
+    let small = resize_smooth(&image, width, height).map_err(failure)?;
+    Ok(encode_jpeg(&small, 85).map_err(failure)?.into())
+}
+
+/// Splits an imported dataset by fractions, writes its list files and `statis.json`, and returns
+/// `{labels, train, val, test}` (counts). Without a seed every call gives another order.
+#[napi(catch_unwind)]
+pub fn split_dataset(
+    root: String,
+    val_split: f64,
+    test_split: f64,
+    seed: Option<f64>,
+    stratify: Option<bool>,
+) -> Result<String> {
+    let now = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_nanos() as u64)
+    };
+    let options = SplitOptions {
+        val_split,
+        test_split,
+        seed: seed.map_or_else(now, |s| s as u64),
+        stratify: stratify.unwrap_or(false),
+    };
+    let root = Path::new(&root);
+    let (index, _) = oarlock_datasets::read_index(root).map_err(|e| thrown(&e))?;
+    let index = oarlock_datasets::split(&index, options).map_err(|e| thrown(&e))?;
+    oarlock_datasets::write_split(root, &index).map_err(|e| thrown(&e))?;
+    Ok(counts(&index))
+}
+
+/// The `details` object of a dataset folder, derived from its folders and list files.
+#[napi(catch_unwind)]
+pub fn dataset_details(root: String) -> Result<String> {
+    let (index, _) = oarlock_datasets::read_index(Path::new(&root)).map_err(|e| thrown(&e))?;
+    Ok(index.details().to_string())
+}
+
+fn counts(index: &Index) -> String {
+    json!({
+        "labels": index.labels.len(),
+        "train": index.train.len(),
+        "val": index.val.len(),
+        "test": index.test.len(),
+    })
+    .to_string()
+}
+
+/// Content of a pickle of a PaddleX workspace as plain JSON; `profile` is `statis`, `params`,
+/// `eval_res`, `sensitivities_xy` or `sensi_data`. Nothing in the file is executed.
+#[napi(catch_unwind)]
+pub fn read_pickle(path: String, profile: String) -> Result<String> {
+    let Some(profile) = Profile::of_file(&profile) else {
+        let message = format!("there is no pickle profile {profile}");
+        return Err(thrown(&JobError::new(ErrorCode::InvalidArgument, message)));
+    };
+    let size = std::fs::metadata(&path).map_err(failure)?.len();
+    if size > PICKLE_BYTES {
+        let message =
+            format!("{size} bytes are more than a pickle of a workspace may have ({PICKLE_BYTES})");
+        return Err(thrown(&JobError::new(
+            ErrorCode::ResourceExhausted,
+            message,
+        )));
+    }
+    let bytes = std::fs::read(&path).map_err(failure)?;
+    let value = pickle::read(&bytes, profile)
+        .map_err(|error| thrown(&JobError::new(ErrorCode::InvalidData, error.to_string())))?;
+    Ok(value.to_string())
 }
