@@ -3,12 +3,30 @@
 //! No torch here: the checker runs inside the API process.
 
 mod cache;
+mod check;
 mod error;
+mod files;
+mod folder;
+mod import;
+mod index;
 mod loader;
 mod pipeline;
+mod problems;
+mod scan;
 mod slot;
+mod split;
+mod text;
 
 pub use cache::ImageCache;
+pub use check::check_picture;
 pub use error::DataError;
+pub use files::write_atomic;
+pub use folder::SplitDataset;
+pub use import::{import, read_index};
+pub use index::Index;
 pub use loader::{Batch, Loader, LoaderConfig, LoaderStats, Sample, balance_classes, epoch_order};
 pub use pipeline::{ClassifyTrain, Jitter, Pipeline, Timing};
+pub use problems::{Problem, Problems};
+pub use scan::is_picture_name;
+pub use split::{SplitOptions, split, write_split};
+pub use text::{decode_text, read_text};

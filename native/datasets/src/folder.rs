@@ -1,0 +1,339 @@
+//! Image folders: one folder of pictures per class, with or without list files.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::scan::{Listing, is_picture_name, join};
+use crate::text::{lines, normal_path, read_text};
+use crate::{DataError, Index, Problems, Sample};
+
+const LABELS: &str = "labels.txt";
+const LISTS: [&str; 3] = ["train_list.txt", "val_list.txt", "test_list.txt"];
+
+/// Reads labels, files and split from folders or list files; no picture is opened.
+pub fn index(root: &Path, listing: &Listing, problems: &mut Problems) -> Index {
+    if listing.contains(LISTS[0]) {
+        index_split(root, listing, problems)
+    } else {
+        index_folders(listing, problems)
+    }
+}
+
+fn index_folders(listing: &Listing, problems: &mut Problems) -> Index {
+    let mut index = Index::default();
+    let mut others = 0usize;
+    for (folder, files) in &listing.folders {
+        let pictures: Vec<&String> = files.iter().filter(|f| is_picture_name(f)).collect();
+        if folder.is_empty() {
+            if !pictures.is_empty() {
+                problems.warn(format!(
+                    "{} pictures lie beside the class folders, belong to no class and are not used",
+                    pictures.len()
+                ));
+            }
+            continue;
+        }
+        others += files.len() - pictures.len();
+        if pictures.is_empty() {
+            problems.warn(format!("folder {folder} holds no pictures and is no class"));
+            continue;
+        }
+        if folder.contains(char::is_whitespace) {
+            problems.add(
+                folder,
+                None,
+                "the class name contains a blank",
+                "rename the folder, e.g. with _ in its place",
+            );
+        }
+        let label = index.labels.len();
+        index.labels.push(folder.clone());
+        index
+            .files
+            .extend(pictures.into_iter().map(|file| (join(folder, file), label)));
+    }
+    if others > 0 {
+        problems.warn(format!("{others} files in class folders are no pictures (.jpg, .jpeg, .png, .bmp) and are not used"));
+    }
+    match index.labels.len() {
+        0 => problems.add("", None, "there are no pictures in class folders", "put the pictures of each class into a folder of their own, named like the class (.jpg, .jpeg, .png, .bmp)"),
+        1 => {
+            let only = format!("there is only one class, {}", index.labels[0]);
+            problems.add("", None, only, "at least two kinds of images are needed, each in a folder of its own");
+        }
+        _ => {}
+    }
+    index
+}
+
+fn read_labels(root: &Path, problems: &mut Problems) -> Vec<String> {
+    let text = match read_text(&root.join(LABELS)) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.add(LABELS, None, error.to_string(), "save it as UTF-8 text");
+            return Vec::new();
+        }
+    };
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    let mut labels = Vec::new();
+    for (line, label) in lines(&text) {
+        if let Some(first) = known.insert(label, line) {
+            let reason = format!("class {label} is named already in line {first}");
+            problems.add(LABELS, Some(line), reason, "name each class once");
+        }
+        labels.push(label.to_owned());
+    }
+    if labels.is_empty() {
+        problems.add(
+            LABELS,
+            None,
+            "it names no class",
+            "write one class name a line",
+        );
+    }
+    labels
+}
+
+fn index_split(root: &Path, listing: &Listing, problems: &mut Problems) -> Index {
+    let mut index = Index {
+        split: true,
+        ..Index::default()
+    };
+    for file in [LABELS, LISTS[1]] {
+        if !listing.contains(file) {
+            problems.add(
+                file,
+                None,
+                "it is missing",
+                "a dataset with train_list.txt also needs labels.txt and val_list.txt",
+            );
+        }
+    }
+    if listing.contains(LABELS) {
+        index.labels = read_labels(root, problems);
+    }
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (number, list) in LISTS.into_iter().enumerate() {
+        if !listing.contains(list) {
+            continue;
+        }
+        let entries = read_list(root, list, listing, &index.labels, problems);
+        if entries.is_empty() && number < 2 {
+            problems.add(
+                list,
+                None,
+                "it names no picture",
+                "write one line a picture: path, blank, class id",
+            );
+        }
+        let mut inside = HashSet::new();
+        let mut repeated = 0;
+        for (path, label) in entries {
+            let place = *places.entry(path.clone()).or_insert_with(|| {
+                index.files.push((path, label));
+                index.files.len() - 1
+            });
+            if !inside.insert(place) {
+                repeated += 1;
+                continue;
+            }
+            match number {
+                0 => index.train.push(place),
+                1 => index.val.push(place),
+                _ => index.test.push(place),
+            }
+        }
+        if repeated > 0 {
+            problems.warn(format!(
+                "{list} names {repeated} pictures more than once; each is used once"
+            ));
+        }
+    }
+    let train: HashSet<usize> = index.train.iter().copied().collect();
+    let shared = index
+        .val
+        .iter()
+        .chain(&index.test)
+        .filter(|p| train.contains(p))
+        .count();
+    if shared > 0 {
+        problems.warn(format!("{shared} pictures are used for training and for validation or test; their accuracy says little"));
+    }
+    let used: HashSet<&str> = index.files.iter().map(|(path, _)| path.as_str()).collect();
+    let unused = listing
+        .paths()
+        .filter(|p| is_picture_name(p) && !used.contains(p.as_str()))
+        .count();
+    if unused > 0 {
+        problems.warn(format!("{unused} pictures are in no list and are not used"));
+    }
+    index
+}
+
+/// Lines of a list file that are right: path and class id.
+fn read_list(
+    root: &Path,
+    list: &str,
+    listing: &Listing,
+    labels: &[String],
+    problems: &mut Problems,
+) -> Vec<(String, usize)> {
+    let text = match read_text(&root.join(list)) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.add(list, None, error.to_string(), "save it as UTF-8 text");
+            return Vec::new();
+        }
+    };
+    let mut entries = Vec::new();
+    for (number, line) in lines(&text) {
+        let mut bad =
+            |reason: String, remedy: &str| problems.add(list, Some(number), reason, remedy);
+        // The last blank parts path and id: paths may contain blanks themselves.
+        let Some((path, id)) = line.rsplit_once([' ', '\t']) else {
+            bad(
+                format!("`{line}` has one column instead of two"),
+                "write path, blank, class id",
+            );
+            continue;
+        };
+        let path = normal_path(path.trim_end());
+        let Ok(id) = id.parse::<usize>() else {
+            bad(
+                format!("class id `{id}` is no whole number"),
+                "write path, blank, class id",
+            );
+            continue;
+        };
+        if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+            bad(
+                format!("{path} leads out of the dataset"),
+                "write the path relative to the dataset folder",
+            );
+            continue;
+        }
+        let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
+        if file.starts_with('.') || !is_picture_name(file) {
+            bad(
+                format!("{path} is no picture name"),
+                "list .jpg, .jpeg, .png and .bmp files only",
+            );
+            continue;
+        }
+        if !labels.is_empty() && id >= labels.len() {
+            let reason = format!(
+                "class id {id} is not in labels.txt, which has {} classes (ids from 0)",
+                labels.len()
+            );
+            bad(reason, "add the class or correct the id");
+            continue;
+        }
+        if !listing.contains(&path) {
+            let full = root.join(&path);
+            let (reason, remedy) = if full.is_dir() {
+                ("is a folder", "list the pictures in it")
+            } else if folder.contains('/') {
+                (
+                    "lies deeper than one folder",
+                    "put the pictures of a class directly into its folder",
+                )
+            } else {
+                ("is not there", "add the file or remove the line")
+            };
+            bad(format!("{path} {reason}"), remedy);
+            continue;
+        }
+        if let Some(label) = labels.get(id)
+            && folder != label
+        {
+            bad(
+                format!(
+                    "{path} has class id {id}, which labels.txt calls {label}, but lies in folder `{folder}`"
+                ),
+                "give labels.txt the order that the ids were made with",
+            );
+            continue;
+        }
+        entries.push((path, id));
+    }
+    entries
+}
+
+/// An imported and split dataset, ready for training.
+#[derive(Debug, Clone)]
+pub struct SplitDataset {
+    /// Class names; the place is the class id.
+    pub labels: Vec<String>,
+    /// Training images.
+    pub train: Arc<Vec<Sample>>,
+    /// Validation images.
+    pub val: Arc<Vec<Sample>>,
+    /// Test images, maybe none.
+    pub test: Arc<Vec<Sample>>,
+}
+
+impl SplitDataset {
+    /// Reads `labels.txt` and the list files of a dataset folder. Whether the pictures are there is
+    /// left to the loader, which names what is missing. Errors: a list missing or faulty.
+    pub fn open(root: &Path) -> Result<Self, DataError> {
+        let mut problems = Problems::default();
+        let labels = read_labels(root, &mut problems);
+        let mut lists = LISTS.map(|list| {
+            let file = root.join(list);
+            if list == LISTS[2] && !file.exists() {
+                return Arc::default();
+            }
+            Arc::new(read_samples(root, &file, labels.len(), &mut problems))
+        });
+        if let Some(first) = problems.list().first() {
+            return Err(DataError::Invalid(first.to_string()));
+        }
+        let [train, val, test] = &mut lists;
+        Ok(Self {
+            labels,
+            train: train.clone(),
+            val: val.clone(),
+            test: test.clone(),
+        })
+    }
+}
+
+fn read_samples(root: &Path, file: &Path, classes: usize, problems: &mut Problems) -> Vec<Sample> {
+    let name = file
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let text = match read_text(file) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.add(name, None, error.to_string(), "split the dataset again");
+            return Vec::new();
+        }
+    };
+    let mut samples = Vec::new();
+    for (number, line) in lines(&text) {
+        let parts = line
+            .rsplit_once([' ', '\t'])
+            .and_then(|(path, id)| Some((normal_path(path.trim_end()), id.parse::<i64>().ok()?)));
+        match parts {
+            Some((path, label))
+                if (0..classes as i64).contains(&label)
+                    && !path.split('/').any(|p| p == "..")
+                    && !path.starts_with('/') =>
+            {
+                samples.push(Sample {
+                    path: root.join(path),
+                    label,
+                });
+            }
+            _ => problems.add(
+                name.as_str(),
+                Some(number),
+                format!("`{line}` is no path with a class id below {classes}"),
+                "split the dataset again",
+            ),
+        }
+    }
+    samples
+}
