@@ -343,7 +343,8 @@ async function readParams(path: string, type: ProjectType): Promise<DemoParams> 
     throw bad('dataset_info or project_info is missing');
   const info = (given: Record<string, unknown>, key: string) => {
     if (typeof given.name !== 'string' || given.name === '') throw bad('a name is missing');
-    const said = readType(key, String(given[key] ?? type)).type;
+    const wanted = given[key];
+    const said = readType(key, typeof wanted === 'string' || typeof wanted === 'number' ? wanted : type).type;
     if (said !== type) throw bad(`they are for ${said}`);
     return { name: given.name, desc: typeof given.desc === 'string' ? given.desc : '', type };
   };

@@ -3,6 +3,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DatasetDetails } from '../contracts.js';
 import type { DatasetCounts } from '../records.js';
+import { asText } from './context.js';
 
 const FIELDS = [
   'file_info',
@@ -28,7 +29,7 @@ const texts = (value: unknown): string[] =>
 /** Every label must be a key of every map: the page reads the length of each. Returns `undefined` for something else than statistics. */
 export function completeDetails(read: unknown): DatasetDetails | undefined {
   if (!isObject(read) || !Array.isArray(read.labels) || !isObject(read.file_info)) return undefined;
-  const labels = read.labels.map(String);
+  const labels = read.labels.map(asText);
   const maps = Object.fromEntries(
     MAPS.map((name) => {
       const map = isObject(read[name]) ? read[name] : {};
@@ -38,7 +39,7 @@ export function completeDetails(read: unknown): DatasetDetails | undefined {
   ) as Pick<DatasetDetails, (typeof MAPS)[number]>;
   const info = Object.entries(read.file_info).map(([path, value]) => [
     path.replaceAll('\\', '/'),
-    String(value ?? '').replaceAll('\\', '/'),
+    asText(value).replaceAll('\\', '/'),
   ]);
   return {
     fields: FIELDS,

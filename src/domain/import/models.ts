@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ExportedRecord, PretrainedRecord } from '../records.js';
 import { localTime } from '../time.js';
-import { type ImportContext, readType } from './context.js';
+import { asText, type ImportContext, readType } from './context.js';
 
 import type { ExportedMessage, PretrainedMessage } from './proto.js';
 import { readStatus, savedModelStatus } from './status-files.js';
@@ -19,8 +19,8 @@ async function companions(context: ImportContext, folder: string) {
       statis === undefined
         ? {}
         : {
-            name: String(statis.name ?? ''),
-            desc: String(statis.desc ?? ''),
+            name: asText(statis.name),
+            desc: asText(statis.desc),
             labels: Array.isArray(statis.labels) ? statis.labels : [],
             train_num: count('train_files'),
             val_num: count('val_files'),

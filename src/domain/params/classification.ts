@@ -23,10 +23,12 @@ export interface ClassificationPlan {
   notes: string[];
 }
 
-/** Below this many pixels a side the last feature map of a stride-32 network would be empty. */
+/** Below this many pixels a side the last feature map of a stride-32 network would be a single pixel, or empty. */
 const MIN_CROP = 32;
-/** The classifiers whose first fully connected layer fixes the input size. */
-const FIXED_INPUT: Readonly<Record<string, number>> = { AlexNet: 224 };
+/** AlexNet's stem and unpadded poolings leave nothing below this. */
+const MIN_ALEXNET = 63;
+/** HRNet's branches are added at 1/4 … 1/32 of the size and must meet. */
+const HRNET_MULTIPLE = 32;
 
 /**
  * Checks stored parameters against the data and the machine; impossible values are replaced and noted, never silently.
@@ -104,10 +106,12 @@ function devicesAndBatch(p: TrainParams, site: TrainingSite, notes: string[]): {
 
 function cropSize(model: string, shape: number[], notes: string[]): number {
   const [height = 224, width = height] = shape;
-  const fixed = FIXED_INPUT[model];
-  const size = fixed ?? Math.max(height, MIN_CROP);
+  const least = model === 'AlexNet' ? MIN_ALEXNET : MIN_CROP;
+  const multiple = model.startsWith('HRNet') ? HRNET_MULTIPLE : 1;
+  const size = Math.max(least, Math.round(height / multiple) * multiple);
   if (size !== height) {
-    notes.push(`image_shape ${height}, ${width}: ${model} ${fixed ? 'needs' : 'needs at least'} ${size}; it is used.`);
+    const why = height < least ? `at least ${least}` : `a multiple of ${multiple}`;
+    notes.push(`image_shape ${height}, ${width}: ${model} needs ${why}; ${size} is used.`);
   } else if (width !== height) {
     notes.push(`image_shape ${height}, ${width}: classification crops are square; ${height} is used.`);
   }

@@ -46,6 +46,14 @@ test('values out of range are refused with the name of the field', () => {
   refuses({ loss_type: [true] }, 'loss_type', 'segmentation');
 });
 
+test('objects whose keys shadow methods are refused like any other', () => {
+  const odd = JSON.parse('{"toString": [], "valueOf": 1, "toJSON": 2, "length": 3}');
+  for (const key of ['rotate', 'batch_size', 'cuda_visible_devices', 'lr_policy', 'image_shape', 'model']) {
+    refuses({ [key]: odd }, key);
+    if (key !== 'model' && key !== 'lr_policy') refuses({ [key]: [odd] }, key);
+  }
+});
+
 test('numbers, lists and switches are converted from text', () => {
   assert.deepEqual(
     coerceTrain('classification', {
@@ -125,7 +133,15 @@ test('the train argument may be an object, its JSON text, or absent', () => {
 });
 
 test('whatever a client sends is either converted or refused as an invalid argument', () => {
-  const keys = fc.constantFrom('batch_size', 'image_shape', 'rotate', 'lr_policy', 'pretrain_weights', 'seed', 'x');
+  const keys = fc.constantFrom(
+    'batch_size',
+    'image_shape',
+    'rotate',
+    'lr_policy',
+    'pretrain_weights',
+    'cuda_visible_devices',
+    'x',
+  );
   fc.assert(
     fc.property(fc.dictionary(keys, fc.jsonValue()), (given) => {
       try {

@@ -62,9 +62,10 @@ const FALSE = new Set(['false', 'off', 'no', '0']);
 export function toBoolean(field: string, value: unknown): Given<boolean> {
   if (isPlaceholder(value)) return NOT_GIVEN;
   if (typeof value === 'boolean') return value;
-  const word = String(value).trim().toLowerCase();
-  if (typeof value !== 'object' && TRUE.has(word)) return true;
-  if (typeof value !== 'object' && FALSE.has(word)) return false;
+  // Objects are never turned into text: a client's `toString` key would make that throw.
+  const word = typeof value === 'object' ? '' : String(value).trim().toLowerCase();
+  if (TRUE.has(word)) return true;
+  if (FALSE.has(word)) return false;
   throw invalidArgument(field, `${field} must be true or false, not ${show(value)}.`);
 }
 
@@ -119,12 +120,12 @@ export function toWord(field: string, value: unknown, words: readonly string[]):
 /** CUDA ordinals as text, `""` for the CPU; a number or a list is written the same way: `"0, 1"`. */
 export function toDevices(field: string, value: unknown): Given<string> {
   if (value === undefined || value === null || value === 'undefined') return NOT_GIVEN;
-  const text = Array.isArray(value)
-    ? value.join(', ')
-    : String(value)
-        .trim()
-        .replace(/^\[|\]$/g, '');
-  if (typeof value === 'object' && !Array.isArray(value)) return badDevices(field, value);
+  const parts = Array.isArray(value) ? value : [value];
+  if (parts.some((part) => typeof part === 'object')) return badDevices(field, value);
+  const text = parts
+    .join(', ')
+    .trim()
+    .replace(/^\[|\]$/g, '');
   if (text === '' || text === '-1') return '';
   if (!/^\d{1,3}(\s*,\s*\d{1,3}){0,63}$/.test(text)) return badDevices(field, value);
   return text.split(/\s*,\s*/).join(', ');

@@ -140,7 +140,17 @@ test('impossible values are replaced and noted', () => {
   const cpu = plan({ cuda_visible_devices: '0' });
   assert.deepEqual(cpu.cuda, []);
   assert.match(cpu.notes.join(), /CPU is used/);
-  assert.deepEqual(plan({ model: 'AlexNet', image_shape: [64, 64] }).params.image_shape, [224, 224]);
+  for (const [model, side, used] of [
+    ['AlexNet', 48, 63],
+    ['AlexNet', 64, 64],
+    ['HRNet_W18_C', 100, 96],
+    ['HRNet_W18_C', 20, 32],
+    ['ResNet18', 33, 33],
+  ] as const) {
+    const { params, notes } = plan({ model, image_shape: [side, side] });
+    assert.deepEqual(params.image_shape, [used, used], model);
+    assert.equal(notes.length, used === side ? 0 : 1);
+  }
 });
 
 test('the job gets every parameter', () => {

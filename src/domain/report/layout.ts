@@ -64,7 +64,9 @@ function ratio(value: unknown): Cell {
 
 /** One block per matrix, table or single number of the report, in its order. */
 export function layoutReport(report: Readonly<Record<string, unknown>>, options: ReportOptions = {}): Rows {
-  const labels = Array.isArray(report.label_list) ? report.label_list.map(String) : [];
+  const labels = Array.isArray(report.label_list)
+    ? report.label_list.map((label) => (typeof label === 'string' ? label : JSON.stringify(label)))
+    : [];
   const topk = typeof report.topk === 'number' ? report.topk : (options.topk ?? 5);
   const rows: Rows = [];
   for (const [key, value] of Object.entries(report)) {
