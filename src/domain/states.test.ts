@@ -188,7 +188,7 @@ describe('promise 25: no order of calls, one after the other or at once, leaves 
     await fc.assert(
       fc.asyncProperty(batches, async (program) => {
         const ends: (() => Promise<void>)[] = [];
-        const h = await Harness.start({ after: (work) => void ends.push(work) });
+        const h = await Harness.start({ after: (work: () => Promise<void>) => void ends.push(work) });
         try {
           await h.project();
           await h.task('P0001');
