@@ -116,7 +116,7 @@ test('weights that are not there: the error says where to put which file', async
   assert.deepEqual(await weights.list(), []);
 });
 
-test('paths are resolved only inside the allowed roots and must hold weights', async () => {
+test('promise 1: paths are resolved only inside the allowed roots and must hold weights', async () => {
   const outside = await put('outside/model.pdparams', PADDLE);
   const data = join(root, 'data');
   await put('data/模型/model.pdparams', PADDLE);
