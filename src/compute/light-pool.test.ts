@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { OarlockError } from '../domain/errors.js';
 import { computeConfig } from './config.js';
 import { DeviceList } from './devices.js';
-import { failure, openDescriptors, submit, testCompute } from './testing/harness.js';
+import { failure, submit, testCompute } from './testing/harness.js';
 
 const light = { lane: 'light' } as const;
 
@@ -58,18 +57,6 @@ test('a silent light job is shown as stalled', async (t) => {
   const job = submit(compute, { do: 'silence', ms: 600 }, light);
   await job.reach('stalled');
   assert.equal((await job.handle.outcome).type, 'train');
-});
-
-test('promise 27: pool threads that come and go leave nothing behind', async (t) => {
-  const compute = testCompute(t, { lightIdleMs: 1 });
-  const round = async (): Promise<void> => {
-    await Promise.all([1, 2, 3].map((n) => compute.light('echo', n)));
-    await sleep(20);
-  };
-  for (let n = 0; n < 3; n++) await round();
-  const before = openDescriptors();
-  for (let n = 0; n < 15; n++) await round();
-  assert.ok(openDescriptors() <= before + 10, `${openDescriptors()} descriptors, ${before} before`);
 });
 
 test('GPUs are asked of a host, and only when there is a driver', async (t) => {

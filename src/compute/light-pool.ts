@@ -18,8 +18,11 @@ const RESERVED = new Set(['subscribe', 'runJob', 'control']);
 
 /** Threads of imports yield to the thread that answers requests. */
 const NICENESS = 5;
-/** Native code allocates outside the script heap, which only holds answers. */
-const HEAP_MB = 256;
+/**
+ * Threads only pass answers on, so a small nursery keeps the process small. The old generation stays unlimited: a large answer in
+ * a limited heap would end the whole process.
+ */
+const NURSERY_MB = 4;
 const STOP_RETRY_MS = 50;
 
 const CODES: Readonly<Partial<Record<JobError['code'], ErrorCode>>> = {
@@ -77,7 +80,7 @@ export class LightPool {
       maxQueue: Number.POSITIVE_INFINITY, // bounded here, where the message can say so
       niceIncrement: NICENESS,
       recordTiming: false,
-      resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
+      resourceLimits: { maxYoungGenerationSizeMb: NURSERY_MB },
       workerData: { addon: this.config.imagingAddon },
     });
     return this.#pool;

@@ -3,12 +3,13 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { colourFolder } from '../../test/lib/pictures.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { colourFolder, png } from '../../test/lib/pictures.js';
 import { createCompute } from './compute.js';
-import { computeConfig } from './config.js';
+import { type ComputeConfig, computeConfig } from './config.js';
 import type { ClassificationParams, JobOutcome, JobSpec, Resume } from './jobs.gen.js';
 import type { Compute, Lane } from './ports.js';
-import { failure, hostPid, quiet, type Watched, watch, workspace } from './testing/harness.js';
+import { failure, hostPid, openDescriptors, quiet, type Watched, watch, workspace } from './testing/harness.js';
 
 const CLASSES = ['red', 'green', 'blue'];
 
@@ -52,8 +53,8 @@ const params = (epochs: number): ClassificationParams => ({
   seed: 7,
 });
 
-function realCompute(t: TestContext): Compute {
-  const compute = createCompute({ workspace: workspace(t), yieldToServer: false }, quiet);
+function realCompute(t: TestContext, config: Partial<ComputeConfig> = {}): Compute {
+  const compute = createCompute({ workspace: workspace(t), yieldToServer: false, ...config }, quiet);
   t.after(() => compute.close(8_000));
   return compute;
 }
@@ -98,10 +99,17 @@ const haveAddons = Object.values(computeConfig({ workspace: '/' })).every(
 );
 const options = { skip: haveAddons ? false : 'the native addons are not built' };
 
-test('train, evaluate, predict and export with the real engine', options, async (t) => {
+test('import, split, train, evaluate, predict and export with the real engine', options, async (t) => {
   const compute = realCompute(t);
   const folder = workspace(t);
-  const root = dataset(join(folder, 'Bilder ä 图'), 12);
+  const pictures = colourFolder(join(folder, 'Bilder ä 图'), CLASSES, 12);
+  const root = join(folder, 'D0001');
+  const task_type = 'classification' as const;
+  const importing = run(compute, 'light', { kind: 'import', task_type, source: pictures, dest: root, threads: 1 });
+  assert.deepEqual((await done(importing, 'import')).details.labels, [...CLASSES].sort());
+  assert.ok(importing.events.some(({ event }) => event.type === 'progress' && event.stage === 'copying'));
+  const counts = JSON.parse(await compute.light<string>('splitDataset', root, 0.25, 0, 1)) as Record<string, number>;
+  assert.deepEqual([counts.train, counts.val], [27, 9]);
   const taskDir = join(folder, 'T0001');
   mkdirSync(taskDir);
   const trained = run(compute, 'train', training(root, taskDir, 3));
@@ -111,12 +119,11 @@ test('train, evaluate, predict and export with the real engine', options, async 
   assert.equal(trained.events.filter(({ event }) => event.type === 'eval').length, 3);
   assert.ok(trained.events.some(({ event }) => event.type === 'saved' && event.best));
   const source = { checkpoint: join(taskDir, 'output/best_model'), epoch: null };
-  const task_type = 'classification' as const;
   const device = { cuda: [], threads: 1, precision: 'fp32' as const };
 
   const report = (await done(run(compute, 'interactive', { kind: 'evaluate', task_type, source, topk: 2 }), 'evaluate'))
     .report;
-  assert.deepEqual(report.label_list, CLASSES);
+  assert.deepEqual(report.label_list, [...CLASSES].sort());
   const out_dir = join(folder, 'pictures');
   mkdirSync(out_dir);
   const images = [0, 1].map((n) => ({
@@ -169,4 +176,21 @@ test('promise 16: a training whose host is killed in mid-epoch goes on from its 
 
   const third = await done(run(compute, 'train', training(root, taskDir, 3, { from: 'latest' }), errLog), 'train');
   assert.deepEqual([third.stopped, third.completed_epochs], [false, 3]);
+});
+
+test('promise 27: pool threads that come and go with the addon leave nothing behind', options, async (t) => {
+  const compute = realCompute(t, { lightIdleMs: 1 });
+  const picture = png(2, 1, 3, new Uint8Array(6));
+  const threads = (): number => readdirSync('/proc/self/task').length;
+  const round = async (): Promise<void> => {
+    const answers = await Promise.all([1, 2, 3].map(() => compute.light<string>('inspectImage', picture)));
+    assert.deepEqual(JSON.parse(answers[0] ?? ''), { format: 'png', width: 2, height: 1, channels: 3, depth: 8 });
+    for (let n = 0; n < 100 && threads() > idle; n++) await sleep(10);
+  };
+  const idle = threads();
+  await round();
+  const before = openDescriptors();
+  for (let n = 0; n < 10; n++) await round();
+  assert.ok(threads() <= idle + 1, `${threads()} threads, ${idle} before`);
+  assert.ok(openDescriptors() <= before + 6, `${openDescriptors()} descriptors, ${before} before`);
 });
