@@ -110,9 +110,16 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
   const { store } = opened;
   const events = new EventBus();
   const minFree = config.minFreeBytes ?? 512 * MB;
-  const space = new SpaceWatch(workspace, minFree, (free) => {
-    log.warn({ free }, 'the workspace disk is nearly full: new jobs are refused');
-    events.publish('system', { message: 'The workspace disk is nearly full: new jobs are refused.' });
+  const space = new SpaceWatch(workspace, minFree, {
+    onLow(free) {
+      log.warn({ free }, 'the workspace disk is nearly full: new jobs are refused');
+      events.publish('system', { message: 'The workspace disk is nearly full: new jobs are refused.' });
+    },
+    // While a checkpoint still fits.
+    onCritical(free) {
+      log.error({ free }, 'the workspace disk is almost full: trainings are stopped at a checkpoint');
+      context.background(training.stopAll('The workspace disk is almost full.'));
+    },
   });
   const paths = new PathGuard({ workspace, data: config.dataRoots });
   const mirrorAt = async (url: string | null | undefined) =>

@@ -44,6 +44,9 @@ export class Tasks implements TasksApi {
   /** Lists by project, valid for one revision of the tasks. */
   #byProject: { revision: string; lists: Map<string, TaskRecord[]> } | undefined;
 
+  /** Completed parameters of a record, which never changes. */
+  readonly #complete = new WeakMap<TaskRecord, TrainParams>();
+
   constructor(context: DomainContext, trash: Trash, guard: TaskGuard) {
     this.#context = context;
     this.#trash = trash;
@@ -133,7 +136,12 @@ export class Tasks implements TasksApi {
 
   params(tid: string): TrainParams {
     const task = this.get(tid);
-    return readStored(this.typeOf(task), task.params).train;
+    let params = this.#complete.get(task);
+    if (params === undefined) {
+      params = readStored(this.typeOf(task), task.params).train;
+      this.#complete.set(task, params);
+    }
+    return params;
   }
 
   async setParams(tid: string, train: Readonly<Record<string, unknown>>): Promise<void> {

@@ -261,6 +261,20 @@ describe('a running training', () => {
   });
 });
 
+it('promise 15: a disk that runs full stops trainings at a checkpoint, with the reason', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const h = await Harness.start(t);
+  const tid = await h.task();
+  await h.services.training.start(tid);
+  await h.services.close(1000);
+  await h.open({ minFreeBytes: 2 ** 62 });
+  await h.until(() => h.compute.jobs.has(`${tid}/train`));
+  t.mock.timers.tick(10_001);
+  await h.until(() => h.services.tasks.get(tid).status === T.XTRAINEXIT);
+  assert.match(h.services.tasks.get(tid).message, /disk is almost full.*Stopped after/);
+  assert.ok(h.events.some((event) => event.type === 'system'));
+});
+
 describe('promise 16: a restart of the server', () => {
   it('goes on with queued, begun and resumed trainings where each was', async (t) => {
     const h = await Harness.start(t);

@@ -20,6 +20,8 @@ interface Live {
   readonly progress: TrainingProgress;
   readonly abort: AbortController;
   message: string;
+  /** Why it is being stopped, when not by a client. */
+  reason: string | undefined;
   handle: JobHandle | undefined;
   download: { speed: string; download: number; total: number } | undefined;
   /** The end is stored. */
@@ -108,7 +110,7 @@ export class Training implements TrainingApi {
     });
   }
 
-  async stop(tid: string): Promise<void> {
+  async stop(tid: string, reason?: string): Promise<void> {
     const task = this.#tasks.get(tid);
     if (!IN_TRAINING.includes(task.status)) {
       throw conflict(stateName('task', task.status), `${tid} is not in training.`);
@@ -123,6 +125,7 @@ export class Training implements TrainingApi {
     });
     if (live === undefined) return;
     live.message = 'Stopping.';
+    live.reason = reason;
     live.abort.abort(new OarlockError('conflict', 'The training was stopped.'));
     await live.handle?.stop();
     await live.done;
@@ -184,8 +187,8 @@ export class Training implements TrainingApi {
     }
   }
 
-  async stopAll(): Promise<void> {
-    await Promise.all([...this.#live.keys()].map((tid) => this.stop(tid).catch(() => {})));
+  async stopAll(reason?: string): Promise<void> {
+    await Promise.all([...this.#live.keys()].map((tid) => this.stop(tid, reason).catch(() => {})));
   }
 
   /** Waits until the ends of all trainings are stored; those that are still fetching weights give up. */
@@ -278,6 +281,7 @@ export class Training implements TrainingApi {
       progress: new TrainingProgress(this.#context, task, record),
       abort: new AbortController(),
       message: 'Waiting for a device.',
+      reason: undefined,
       handle: undefined,
       download: undefined,
       done: Promise.resolve(),
@@ -418,7 +422,11 @@ export class Training implements TrainingApi {
       if (outcome.stopped) {
         if (this.#context.closing) return undefined;
         const message = `Stopped after ${outcome.completed_epochs} of ${epochs} epochs; ${best}.`;
-        return { event: 'stopped', message, change: {} };
+        return {
+          event: 'stopped',
+          message: live.reason === undefined ? message : `${live.reason} ${message}`,
+          change: {},
+        };
       }
       const message = `Trained ${outcome.completed_epochs} epochs; ${best}.`;
       return { event: 'trained', message, change: { train_stage: 'Train Complete', train_error: null } };

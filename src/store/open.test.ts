@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
@@ -13,6 +13,7 @@ import { openDatabase } from './store.js';
 import { datasetRecord, silentLog } from './testing/records.js';
 
 const writer = fileURLToPath(new URL('./testing/writer.js', import.meta.url));
+const fullDisk = fileURLToPath(new URL('./testing/full-disk.js', import.meta.url));
 let workspace: string;
 let storeFolder: string;
 let database: string;
@@ -215,6 +216,31 @@ describe('promise 14: a damaged database never stops the server from starting or
     truncateSync(database, 5000);
     const opened = await openIt();
     assert.equal(opened.store.list('dataset').length, 2);
+    await opened.close();
+  });
+});
+
+describe('promise 15: a disk that takes no more', () => {
+  it('refuses the change, keeps what was acknowledged and shows nothing else', async () => {
+    // Writing beyond the limit fails as on a full disk; without the trap it would end the process.
+    const limited = `trap '' XFSZ; ulimit -f 1000; exec "$0" "$@"`;
+    const child = spawnSync('bash', ['-c', limited, process.execPath, fullDisk, workspace], { encoding: 'utf8' });
+    const said = JSON.parse(child.stdout) as Record<string, number | string | boolean>;
+    const { written } = said;
+    assert.ok(typeof written === 'number' && written > 50, child.stderr);
+    assert.deepEqual(said, {
+      written,
+      listed: written,
+      code: 'resource_exhausted',
+      retryable: true,
+      seen: false,
+      unhandled: 0,
+    });
+    const opened = await openIt();
+    assert.deepEqual(opened.notices, []);
+    assert.equal(opened.store.list('dataset').length, written);
+    const id = await opened.store.change((tx) => tx.nextId('dataset'));
+    assert.equal(id, `D${String(written + 1).padStart(4, '0')}`);
     await opened.close();
   });
 });

@@ -8,15 +8,21 @@ export class SpaceWatch {
   readonly #timer: NodeJS.Timeout;
   #free: number | null = null;
 
-  constructor(folder: string, minFreeBytes: number, onLow: (free: number) => void = () => {}) {
+  /** `onLow` below the threshold, `onCritical` below an eighth of it; each once until there is room again. */
+  constructor(
+    folder: string,
+    minFreeBytes: number,
+    watch: { onLow(free: number): void; onCritical(free: number): void },
+  ) {
     this.#folder = folder;
     this.#minFree = minFreeBytes;
-    let low = false;
+    let level = 0;
     this.#timer = setInterval(async () => {
       const free = await this.measure();
-      const isLow = free !== null && free < this.#minFree;
-      if (isLow && !low) onLow(free);
-      low = isLow;
+      const now = free === null || free >= minFreeBytes ? 0 : free >= minFreeBytes / 8 ? 1 : 2;
+      if (free !== null && now > 0 && level === 0) watch.onLow(free);
+      if (free !== null && now === 2 && level < 2) watch.onCritical(free);
+      level = now;
     }, 10_000);
     this.#timer.unref();
   }

@@ -201,11 +201,11 @@ export class Store implements Repository {
     for (const [kind, number] of draft.counters) puts.push([counterKey(kind), encode(counterKey(kind), number)]);
     const curves = this.#curveWrites(draft.curves);
     const written = this.#db.batch(() => {
-      for (const [key, text] of puts) void this.#db.put(key, text);
-      for (const key of removals) void this.#db.remove(key);
+      for (const [key, text] of puts) quietly(this.#db.put(key, text));
+      for (const key of removals) quietly(this.#db.remove(key));
       for (const [key, text] of curves) {
-        if (text === null) void this.#curves.remove(key);
-        else void this.#curves.put(key, text);
+        if (text === null) quietly(this.#curves.remove(key));
+        else quietly(this.#curves.put(key, text));
       }
     });
     try {
@@ -273,17 +273,21 @@ export class Store implements Repository {
   }
 }
 
-/** Why a transaction was not written, for the client. */
+/** Every single write of a batch has a promise of its own; the batch's tells enough. */
+function quietly(write: Promise<unknown>): void {
+  write.catch(() => {});
+}
+
+/** Why a transaction was not written, for the client. LMDB reports a full disk as a short write, so causes cannot be told apart. */
 function commitError(error: unknown): OarlockError {
   // lmdb rejects this second promise too, and nobody else listens.
-  const detail = (error as { commitError?: Promise<unknown> }).commitError;
-  detail?.catch(() => {});
-  const text = String((error as Error)?.message ?? error);
-  if (/space|ENOSPC|quota|EDQUOT|MAP_FULL/i.test(text)) {
-    return new OarlockError('resource_exhausted', 'The change could not be saved: the disk is full.', {
-      hint: 'Free some space on the workspace disk and try again.',
+  (error as { commitError?: Promise<unknown> }).commitError?.catch(() => {});
+  return new OarlockError(
+    'resource_exhausted',
+    'The change could not be saved: the disk is full or refuses to write.',
+    {
+      hint: 'Free some space on the disk of the workspace and try again.',
       cause: error,
-    });
-  }
-  return new OarlockError('internal', 'The change could not be saved.', { cause: error });
+    },
+  );
 }
