@@ -1,7 +1,6 @@
 /** `npm run import-workspace -- DIR`: takes over a workspace of PaddleX in place. */
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { computeConfig } from '../compute/config.js';
 import { fromNative } from '../compute/light-pool.js';
@@ -9,7 +8,7 @@ import { loadAddon } from '../compute/native-addon.js';
 import { OarlockError } from '../domain/errors.js';
 import { type ImportReport, importWorkspace, isPaddlexWorkspace, type LightCalls } from '../domain/import/index.js';
 import { openStore } from '../store/open.js';
-import { processTerminal, runTool, type Terminal, UsageError } from './terminal.js';
+import { isMain, processTerminal, runTool, type Terminal, UsageError } from './terminal.js';
 
 const HELP = `Takes over a workspace of PaddleX: datasets, projects, tasks, models and their results appear in this server.
 Nothing is copied or moved; the old files stay as they are, so that the old server can still open the folder.
@@ -102,5 +101,4 @@ function tell(report: ImportReport, terminal: Terminal): void {
   for (const warning of report.warnings) terminal.err(`Note: ${warning}`);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url))
-  process.exitCode = await main(process.argv.slice(2), processTerminal());
+if (isMain(import.meta.url)) process.exitCode = await main(process.argv.slice(2), processTerminal());

@@ -1,4 +1,6 @@
 /** Output of the command-line tools: lines, progress, errors with what to do about them. */
+import { realpathSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { OarlockError } from '../domain/errors.js';
 
 /** What a tool writes to; tests give their own. */
@@ -83,4 +85,15 @@ export function size(bytes: number): string {
     unit++;
   }
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** Whether a module is the program that was started, also when the checkout is reached through a link. */
+export function isMain(url: string): boolean {
+  const started = process.argv[1];
+  if (started === undefined) return false;
+  try {
+    return realpathSync(started) === realpathSync(fileURLToPath(url));
+  } catch {
+    return false;
+  }
 }

@@ -1,12 +1,11 @@
 /** `npm run weights -- add FILE | list | verify`: pretrained weights on this machine. */
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { findModelAnywhere, MODELS, type ModelInfo, pretrainedNames } from '../domain/params/index.js';
 import { chooseBackbone } from '../domain/params/models.js';
 import { defaultWeightsFolder, guessModel, Weights } from '../domain/weights.js';
-import { processTerminal, runTool, size, type Terminal, UsageError } from './terminal.js';
+import { isMain, processTerminal, runTool, size, type Terminal, UsageError } from './terminal.js';
 
 const HELP = `Pretrained weights on this machine, found by name when a task asks for them.
 
@@ -145,5 +144,4 @@ async function verify(weights: Weights, folder: string, terminal: Terminal): Pro
   return bad > 0 ? 1 : 0;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url))
-  process.exitCode = await main(process.argv.slice(2), processTerminal());
+if (isMain(import.meta.url)) process.exitCode = await main(process.argv.slice(2), processTerminal());
