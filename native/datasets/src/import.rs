@@ -25,7 +25,7 @@ const COPYING: &str = "copying";
 /// Every problem is reported, not only the first: `context.problems` (up to 100) and
 /// `context.problem_count`; `context.stage` is `checking` or `copying`. The destination is replaced as
 /// a whole and only when everything is there; a stopped or failed import leaves it as it was. A source
-/// that is the destination itself is only checked and described again.
+/// that is the destination itself is only checked and described again, its lists brought into form.
 pub fn import(
     spec: &ImportSpec,
     events: &(dyn Fn(JobEvent) + Sync),
@@ -155,8 +155,12 @@ impl Import<'_> {
             warnings,
         };
         if place == root {
-            write_atomic(&place.join("statis.json"), statis.as_bytes())
-                .map_err(|e| named("statis.json", e))?;
+            for (name, text) in lists(&index).into_iter().chain([("statis.json", statis)]) {
+                let file = place.join(name);
+                if std::fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
+                    write_atomic(&file, text.as_bytes()).map_err(|e| named(name, e))?;
+                }
+            }
             return Ok(result(0));
         }
         if root.starts_with(&place) {
@@ -215,23 +219,28 @@ impl Import<'_> {
         if let Some((_, error)) = errors.into_iter().next() {
             return Err(error);
         }
-        if index.split {
-            // Lists keep their meaning, but in one form: UTF-8, `/`, two columns.
-            let texts = [
-                ("labels.txt", index.labels_text()),
-                ("train_list.txt", index.list_text(&index.train)),
-                ("val_list.txt", index.list_text(&index.val)),
-                ("test_list.txt", index.list_text(&index.test)),
-            ];
-            for (name, text) in texts {
-                std::fs::write(target.join(name), text).map_err(|e| named(name, e))?;
-            }
+        for (name, text) in lists(index) {
+            std::fs::write(target.join(name), text).map_err(|e| named(name, e))?;
         }
         std::fs::write(target.join("statis.json"), statis).map_err(|e| named("statis.json", e))?;
         sync_tree(target).map_err(|e| named("the copy", e))?;
         self.stopped()?;
         Ok(files.len() as u64)
     }
+}
+
+/// The list files of a dataset that came split. They keep their meaning, but get the one form that
+/// training reads: UTF-8, `/`, two columns.
+fn lists(index: &Index) -> Vec<(&'static str, String)> {
+    if !index.split {
+        return Vec::new();
+    }
+    vec![
+        ("labels.txt", index.labels_text()),
+        ("train_list.txt", index.list_text(&index.train)),
+        ("val_list.txt", index.list_text(&index.val)),
+        ("test_list.txt", index.list_text(&index.test)),
+    ]
 }
 
 /// An input/output failure with the name of the file.

@@ -312,7 +312,15 @@ impl Loader {
             let shared = loader.shared.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("loader-{i}"))
-                .spawn(move || shared.run())
+                .spawn(move || {
+                    // A worker that ended silently would leave the reader waiting for ever.
+                    if catch_unwind(AssertUnwindSafe(|| shared.run())).is_err() {
+                        let mut state = shared.lock();
+                        state.error = Some(DataError::Worker("a worker thread panicked".into()));
+                        shared.ready.notify_all();
+                        shared.work.notify_all();
+                    }
+                })
                 .map_err(|e| DataError::Worker(format!("a thread could not be started: {e}")))?;
             loader.threads.push(thread);
         }
