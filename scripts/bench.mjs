@@ -4,8 +4,8 @@ import { guard, run } from './lib/shell.mjs';
 import { setup } from './setup.mjs';
 
 guard(async () => {
-  await setup();
-  await build();
+  await setup({ dev: true });
+  await build({ dev: true });
   // Together with the addon, so that both see the same features of their dependencies and nothing is built twice.
   run('cargo', ['build', '--release', '-p', 'oarlock-addon-engine', '-p', 'oarlock-engine']);
   await import('../dist/bench/main.js');

@@ -10,7 +10,9 @@ const addons = ['imaging', 'engine'];
 const states = () => ({
   native: fingerprint(['native', 'Cargo.toml', 'Cargo.lock', '.cargo/config.toml']),
   typescript: fingerprint(
-    ['src', 'test', 'bench', 'tsconfig.json', 'package-lock.json'].filter((p) => existsSync(join(root, p))),
+    ['src', 'test', 'bench', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'].filter((p) =>
+      existsSync(join(root, p)),
+    ),
   ),
 });
 
@@ -29,10 +31,14 @@ function buildNative() {
   }
 }
 
-function buildTypescript() {
+/** Tests and benchmarks are compiled only where their packages are installed. */
+function buildTypescript(dev) {
   say('Building TypeScript');
-  if (!existsSync(join(root, 'dist'))) rmSync(join(root, 'build/tsconfig.tsbuildinfo'), { force: true });
-  run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.json']);
+  if (!existsSync(join(root, 'dist'))) {
+    for (const name of ['tsconfig', 'tsconfig.build']) rmSync(join(root, `build/${name}.tsbuildinfo`), { force: true });
+  }
+  const project = dev ? 'tsconfig.json' : 'tsconfig.build.json';
+  run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', project]);
   if (existsSync(join(root, 'src/web'))) {
     rmSync(join(root, 'dist/src/web'), { recursive: true, force: true });
     cpSync(join(root, 'src/web'), join(root, 'dist/src/web'), { recursive: true });
@@ -51,16 +57,20 @@ export function isCurrent() {
   );
 }
 
-export async function build() {
+export async function build({ dev = false } = {}) {
   const stamp = readStamp();
   const now = states();
   if (stamp.native !== now.native || !addons.every((name) => existsSync(join(root, `build/oarlock-${name}.node`)))) {
     buildNative();
     writeStamp({ native: states().native });
   }
-  if (stamp.typescript !== now.typescript || !existsSync(join(root, 'dist/src/main.js'))) {
-    buildTypescript();
-    writeStamp({ typescript: states().typescript });
+  if (
+    stamp.typescript !== now.typescript ||
+    (dev && !stamp.typescriptDev) ||
+    !existsSync(join(root, 'dist/src/main.js'))
+  ) {
+    buildTypescript(dev);
+    writeStamp({ typescript: states().typescript, typescriptDev: dev });
   }
 }
 

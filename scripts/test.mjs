@@ -32,7 +32,7 @@ guard(async () => {
     show('biome', process.execPath, [join(root, 'node_modules/@biomejs/biome/bin/biome'), 'check', '.']);
     show('rustfmt', 'cargo', ['fmt', '--all', '--check']);
   }
-  await build();
+  await build({ dev: true });
   if (wants('lint'))
     show('clippy', 'cargo', ['clippy', '--release', '--workspace', '--all-targets', '--quiet', '--', '-D', 'warnings']);
   if (wants('rust')) show('cargo test', 'cargo', ['test', '--release', '--workspace']);
