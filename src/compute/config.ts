@@ -75,7 +75,7 @@ export function computeConfig(given: Partial<ComputeConfig> & Pick<ComputeConfig
     orphanGraceMs: 60_000,
     stackDumpMs: 8_000,
     devicesCacheMs: 30_000,
-    yieldToServer: true,
+    yieldToServer: process.env.OARLOCK_HOST_PRIORITY !== 'normal',
     hostEnv: {},
     ...given,
   };

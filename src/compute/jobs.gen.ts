@@ -372,7 +372,8 @@ macs: number, };
 
 export type ImportResult = { 
 /**
- * The `details` object of the wire contract (also written to `statis.json`).
+ * The `details` object of the wire contract, as written to `statis.json`. An addon passes on only its
+ * `labels`, and the number of files in place of `train_files`, `val_files` and `test_files`.
  */
 details: Record<string, unknown>, 
 /**

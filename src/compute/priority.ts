@@ -5,7 +5,10 @@ import { usableCores } from './machine.js';
 import type { Lane } from './ports.js';
 import { TOKEN_VARIABLE } from './protocol.js';
 
+/** Priority of a host's threads against those of the server. */
 const NICENESS: Readonly<Record<Lane, number>> = { train: 10, interactive: 5, light: 0 };
+/** Priority of a host as a whole against everything else on the machine, where sessions share the processor: less extreme, or a busy machine would starve trainings. */
+const SESSION_NICENESS: Readonly<Record<Lane, number>> = { train: 5, interactive: 2, light: 0 };
 const OOM_SCORE: Readonly<Record<Lane, number>> = { train: 800, interactive: 500, light: 0 };
 
 /** Best effort: a container may forbid any of it. */
@@ -21,9 +24,9 @@ export function yieldToServer(pid: number, lane: Lane): void {
       setPriority(thread, nice);
     } catch {}
   }
-  // With autogrouping a session's share counts, not that of its threads: each host is a session of its own.
+  // With autogrouping a session's share counts before that of its threads, and each host is a session of its own.
   for (const [file, value] of [
-    ['autogroup', nice],
+    ['autogroup', SESSION_NICENESS[lane]],
     ['oom_score_adj', OOM_SCORE[lane]],
   ] as const) {
     try {

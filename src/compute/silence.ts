@@ -7,8 +7,8 @@ const TICKS_PER_SECOND = 100;
 /** A job whose steps are long is given that many of them. */
 const STEPS_UNTIL_STALLED = 5;
 
-/** Share of one core above which a silent job is at work; on a crowded machine even a busy one gets little. */
-const BUSY_SHARE = 0.1;
+/** Share of one core above which a silent job is at work; on a crowded machine even a busy one gets little, while a blocked host uses next to nothing. */
+const BUSY_SHARE = 0.02;
 
 type Limits = Pick<ComputeConfig, 'stallMs' | 'busyFactor'>;
 

@@ -16,7 +16,7 @@ import { ipcTransport, streamTransport, type Transport } from './transport.js';
 import type { NativeCall } from './worker.js';
 
 const PARENT_CHECK_MS = 1_000;
-const STOP_RETRY_MS = 50;
+const STOP_RETRY_MS = 100;
 /** Time for the last messages to leave. */
 const FLUSH_MS = 1_000;
 /** The server sends SIGKILL at the end of its grace; this host gives up a little earlier by itself. */
