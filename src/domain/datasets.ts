@@ -383,7 +383,7 @@ function imported(current: DatasetRecord, outcome: Extract<JobOutcome, { type: '
     ...current,
     status: status as DatasetRecord['status'],
     message: outcome.warnings.join('\n'),
-    counts: countsOf(outcome.details as unknown as DatasetDetails),
+    counts: countsOf(outcome.details),
     content: current.content + 1,
   };
 }
@@ -396,12 +396,12 @@ function failed(current: DatasetRecord, outcome: JobOutcome, reason: string | un
   return { ...current, status, message: explain(outcome) };
 }
 
-const countsOf = (details: DatasetDetails): DatasetCounts => ({
-  labels: details.labels.length,
-  train: details.train_files.length,
-  val: details.val_files.length,
-  test: details.test_files.length,
-});
+/** File lists may come as lists or as their lengths. */
+function countsOf(details: Readonly<Record<string, unknown>>): DatasetCounts {
+  const size = (value: unknown): number => (Array.isArray(value) ? value.length : Number(value ?? 0));
+  const { labels, train_files, val_files, test_files } = details;
+  return { labels: size(labels), train: size(train_files), val: size(val_files), test: size(test_files) };
+}
 
 function readCounts(answer: unknown): DatasetCounts {
   const counts = (typeof answer === 'string' ? JSON.parse(answer) : answer) as SplitCounts;

@@ -17,7 +17,7 @@ use oarlock_imaging::{
 };
 use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec};
 use oarlock_weights::pickle::{self, Profile};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Pickles of a workspace are small; anything larger is refused before it is read.
 const PICKLE_BYTES: u64 = 512 << 20;
@@ -48,7 +48,10 @@ pub fn run_job(job_id: String, spec_json: String) -> String {
         JobSpec::Import(spec) => {
             let events = |event: JobEvent| oarlock_addon_support::emit(&job_id, &event);
             match oarlock_datasets::import(&spec, &events, &cancel) {
-                Ok(result) => JobOutcome::Import(result),
+                Ok(mut result) => {
+                    result.details = summary(&result.details);
+                    JobOutcome::Import(result)
+                }
                 Err(error) => JobOutcome::Failed(error),
             }
         }
@@ -63,6 +66,18 @@ pub fn run_job(job_id: String, spec_json: String) -> String {
         move || stop.store(true, Ordering::Release),
         body,
     )
+}
+
+/// What crosses to the server's own thread: the labels, and the file lists as counts. The whole object
+/// is in `statis.json`; parsing megabytes of it there would hold up requests.
+fn summary(details: &Value) -> Value {
+    let count = |name: &str| details[name].as_array().map_or(0, Vec::len);
+    json!({
+        "labels": details["labels"],
+        "train_files": count("train_files"),
+        "val_files": count("val_files"),
+        "test_files": count("test_files"),
+    })
 }
 
 /// Asks a running job to stop (`stop`); false when there is no such job.

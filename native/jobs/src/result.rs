@@ -82,7 +82,8 @@ pub struct ExportResult {
 /// End of a dataset import.
 #[derive(Debug, Clone, Serialize, Deserialize, TS)]
 pub struct ImportResult {
-    /// The `details` object of the wire contract (also written to `statis.json`).
+    /// The `details` object of the wire contract, as written to `statis.json`. An addon passes on only its
+    /// `labels`, and the number of files in place of `train_files`, `val_files` and `test_files`.
     #[ts(type = "Record<string, unknown>")]
     pub details: Value,
     /// Whether the source came with split lists.
