@@ -1,9 +1,9 @@
 /** Compute hosts as real processes: jobs, crashes, hangs, stops. */
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
-import { basename, join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { join } from 'node:path';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { commandLauncher, launcherOf } from './launcher.js';
 import type { Compute } from './ports.js';
@@ -303,17 +303,19 @@ test('promise 21: what a host started ends with it, also outside its group', asy
 });
 
 /** A control group with little memory, where the system lets us make one. */
-function smallMemory(t: TestContext, mb: number): ((pid: number) => void) | undefined {
+function smallMemory(mb: number): { confine(pid: number): void; remove(): void } | undefined {
   try {
-    const line = readFileSync('/proc/self/cgroup', 'utf8').split('\n');
-    const v1 = line.find((entry) => /:memory:/.test(entry))?.split(':')[2];
-    const v2 = line.find((entry) => entry.startsWith('0::'))?.slice(3);
+    const lines = readFileSync('/proc/self/cgroup', 'utf8').split('\n');
+    const v1 = lines.find((line) => /:memory:/.test(line))?.split(':')[2];
+    const v2 = lines.find((line) => line.startsWith('0::'))?.slice(3);
     const parent = v1 === undefined ? `/sys/fs/cgroup${v2}` : `/sys/fs/cgroup/memory${v1}`;
     const folder = join(parent, `oarlock-test-${process.pid}`);
     mkdirSync(folder);
-    t.diagnostic(`memory limit in ${basename(folder)}`);
     writeFileSync(join(folder, v1 === undefined ? 'memory.max' : 'memory.limit_in_bytes'), `${mb << 20}`);
-    return (pid) => writeFileSync(join(folder, 'cgroup.procs'), String(pid));
+    return {
+      confine: (pid) => writeFileSync(join(folder, 'cgroup.procs'), String(pid)),
+      remove: () => rmdirSync(folder),
+    };
   } catch {
     return undefined;
   }
@@ -325,14 +327,15 @@ async function warmHost(compute: Compute): Promise<number> {
 }
 
 test('promise 19: a host that runs out of memory fails its job with the numbers', async (t) => {
-  const confine = smallMemory(t, 256);
-  if (confine === undefined) return t.skip('control groups cannot be made here');
+  const group = smallMemory(256);
+  if (group === undefined) return t.skip('control groups cannot be made here');
   const compute = testCompute(t);
-  confine(await warmHost(compute));
+  group.confine(await warmHost(compute));
   await sleep(2_200); // until its memory was looked at again
   const failed = await failure(submit(compute, { do: 'memory', mb: 2_000 }).handle);
   assert.deepEqual([failed.code, failed.context.reason], ['resource_exhausted', 'out_of_memory']);
   assert.match(failed.message, /of 256 MiB/);
   assert.equal(failed.context.limit_mb, 256);
+  group.remove(); // the killed host was its last process
   assert.equal((await submit(compute, { do: 'work', steps: 1, stepMs: 1 }).handle.outcome).type, 'train');
 });
