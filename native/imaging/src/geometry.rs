@@ -78,41 +78,56 @@ pub fn rotate(pixels: &[u8], width: usize, height: usize, degrees: f32, out: &mu
     let (step_x, step_y) = (fixed(cos), fixed(sin));
     let stride = width * 3;
     let (w, h) = (width as i64, height as i64);
+    // Positions whose four neighbours all lie in the image; negative ones wrap to huge numbers.
+    let (inner_x, inner_y) = (((w - 1) << 16) as u64, ((h - 1) << 16) as u64);
     for (y, row) in out.chunks_exact_mut(stride).enumerate() {
         let dy = y as f64 - cy;
+        // The inverse of a counter-clockwise turn with y downwards:
+        // x' = cx + cos·dx − sin·dy, y' = cy + sin·dx + cos·dy
         let mut sx = fixed(cx - cos * cx - sin * dy);
         let mut sy = fixed(cy - sin * cx + cos * dy);
-        // The inverse of a counter-clockwise turn with y downwards.
-        // x' = cx + cos·dx − sin·dy, y' = cy + sin·dx + cos·dy
         for pixel in row.chunks_exact_mut(3) {
             let (x0, y0) = (sx >> 16, sy >> 16);
-            let (fx, fy) = (((sx >> 8) & 0xff) as u32, ((sy >> 8) & 0xff) as u32);
-            if x0 >= 0 && y0 >= 0 && x0 + 1 < w && y0 + 1 < h {
+            let weights = weights(((sx >> 8) & 0xff) as u64, ((sy >> 8) & 0xff) as u64);
+            let sum = if (sx as u64) < inner_x && (sy as u64) < inner_y {
                 let at = y0 as usize * stride + x0 as usize * 3;
-                for c in 0..3 {
-                    let top =
-                        u32::from(pixels[at + c]) * (256 - fx) + u32::from(pixels[at + 3 + c]) * fx;
-                    let low = at + stride + c;
-                    let bottom =
-                        u32::from(pixels[low]) * (256 - fx) + u32::from(pixels[low + 3]) * fx;
-                    pixel[c] = ((top * (256 - fy) + bottom * fy + (1 << 15)) >> 16) as u8;
-                }
+                let (top, bottom) = (&pixels[at..at + 6], &pixels[at + stride..at + stride + 6]);
+                lanes(&top[..3]) * weights[0]
+                    + lanes(&top[3..]) * weights[1]
+                    + lanes(&bottom[..3]) * weights[2]
+                    + lanes(&bottom[3..]) * weights[3]
+            } else if x0 < -1 || y0 < -1 || x0 >= w || y0 >= h {
+                0
             } else {
-                let at = |x: i64, y: i64, c: usize| {
+                let at = |x: i64, y: i64| {
                     if x >= 0 && y >= 0 && x < w && y < h {
-                        u32::from(pixels[y as usize * stride + x as usize * 3 + c])
+                        let at = y as usize * stride + x as usize * 3;
+                        lanes(&pixels[at..at + 3])
                     } else {
                         0
                     }
                 };
-                for (c, value) in pixel.iter_mut().enumerate() {
-                    let top = at(x0, y0, c) * (256 - fx) + at(x0 + 1, y0, c) * fx;
-                    let bottom = at(x0, y0 + 1, c) * (256 - fx) + at(x0 + 1, y0 + 1, c) * fx;
-                    *value = ((top * (256 - fy) + bottom * fy + (1 << 15)) >> 16) as u8;
-                }
-            }
+                at(x0, y0) * weights[0]
+                    + at(x0 + 1, y0) * weights[1]
+                    + at(x0, y0 + 1) * weights[2]
+                    + at(x0 + 1, y0 + 1) * weights[3]
+            };
+            let sum = sum + 0x0080_0080_0080;
+            pixel.copy_from_slice(&[(sum >> 8) as u8, (sum >> 24) as u8, (sum >> 40) as u8]);
             sx += step_x;
             sy += step_y;
         }
     }
+}
+
+/// Three bytes in lanes of 16 bits, so that one multiplication weighs all of them.
+fn lanes(pixel: &[u8]) -> u64 {
+    u64::from(pixel[0]) | u64::from(pixel[1]) << 16 | u64::from(pixel[2]) << 32
+}
+
+/// Bilinear weights of the four neighbours, 256 in all, from fractions in 1/256. 255·256 and the
+/// rounding still fit a lane.
+fn weights(fx: u64, fy: u64) -> [u64; 4] {
+    let both = (fx * fy + 128) >> 8;
+    [256 + both - fx - fy, fx - both, fy - both, both]
 }
