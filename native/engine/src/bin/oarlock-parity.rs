@@ -4,8 +4,9 @@
 //!
 //! Weights are random but live: batch norm statistics are those of the images, slightly disturbed, so
 //! that activations stay in the range that trained networks have and folding has something to fold.
-//! Batch norms that end a residual branch are damped, as training damps them: with full random branches
-//! a network of two hundred layers multiplies every rounding error a thousandfold and compares nothing.
+//! Batch norms that end one of L residual branches are scaled by 1/√L, which keeps the variance along the
+//! network as training does: with full random branches two hundred layers multiply every rounding error a
+//! thousandfold.
 //! For each model `DIR/<model>/` gets `model.onnx` (batch norm folded, output `logits`), `input.f32`
 //! (images × 3 × S × S, normalised, little-endian) and `logits.f32`; one JSON line a model tells shapes
 //! and `fold_difference`, the greatest difference of the network with and without folding.
@@ -13,7 +14,7 @@
 // This program's results are for other programs that read its standard output; it is no part of a compute host.
 #![allow(clippy::print_stdout)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ use oarlock_engine::Result;
 use oarlock_engine::exec::{Network, normalized_input};
 use oarlock_engine::runtime::{self, Placement};
 use oarlock_graph::onnx::OnnxOptions;
-use oarlock_graph::{Graph, Op, ParamKind, WeightMap, fold_batch_norm, init_weights, onnx};
+use oarlock_graph::{Graph, Node, Op, ParamKind, WeightMap, fold_batch_norm, init_weights, onnx};
 use oarlock_imaging::Rng;
 use oarlock_jobs::{DeviceSpec, ErrorCode, JobError, Precision};
 use serde_json::json;
@@ -132,7 +133,18 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
 
 /// Random weights whose batch norm statistics belong to the images, then disturbed a little.
 fn live_weights(graph: &Graph, seed: u64, input: &Tensor, placement: Placement) -> Result<WeightMap> {
-    let initial = init_weights(graph, seed);
+    let mut initial = init_weights(graph, seed);
+    let adds: Vec<&Node> = graph.nodes.iter().filter(|node| node.op == Op::Add).collect();
+    let branch_scale = 1.0 / (adds.len().max(1) as f32).sqrt();
+    for add in adds {
+        for &branch in &add.inputs {
+            let Node { name, op, .. } = &graph.nodes[branch];
+            let scale = initial.get_mut(&format!("{name}.weight"));
+            if let (Op::BatchNorm { .. }, Some(scale)) = (op, scale) {
+                scale.data.fill(branch_scale);
+            }
+        }
+    }
     // With momentum 1 one training pass leaves the statistics of its batch.
     let mut measuring = graph.clone();
     for node in &mut measuring.nodes {
@@ -144,19 +156,12 @@ fn live_weights(graph: &Graph, seed: u64, input: &Tensor, placement: Placement) 
     let network = Network::new(measuring, &initial, placement)?;
     drop(tch::no_grad(|| network.forward(&batch, true))?);
     let mut weights = network.to_weights()?;
-    let damped: HashSet<String> = graph
-        .nodes
-        .iter()
-        .filter(|node| node.op == Op::Add)
-        .flat_map(|node| node.inputs.iter().map(|&i| format!("{}.weight", graph.nodes[i].name)))
-        .collect();
     let mut rng = Rng::of(&[seed]);
     for (name, param) in graph.params() {
         let Some(tensor) = weights.get_mut(&name) else { continue };
         for v in &mut tensor.data {
             let u = rng.uniform(-1.0, 1.0) as f32;
             match param.kind {
-                ParamKind::NormScale if damped.contains(&name) => *v *= 0.3 * (1.0 + 0.2 * u),
                 ParamKind::NormScale => *v *= 1.0 + 0.2 * u,
                 ParamKind::RunningVar => *v = v.max(1e-3) * (1.0 + 0.2 * u),
                 ParamKind::NormShift | ParamKind::RunningMean | ParamKind::Bias => *v += 0.1 * u,
