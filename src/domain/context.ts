@@ -1,6 +1,7 @@
 /** What every service needs, and small things that several of them do. */
+import type { JobOutcome } from '../compute/jobs.gen.js';
 import type { Logger } from '../compute/logger.js';
-import type { Compute } from '../compute/ports.js';
+import type { Compute, JobHandle, JobRequest } from '../compute/ports.js';
 import type { WeightsApi } from './contracts.js';
 import { PROJECT_TYPES, type ProjectType } from './enums.js';
 import { invalidArgument, OarlockError, unsupported } from './errors.js';
@@ -44,6 +45,17 @@ export function readType(field: string, value: string | number): { type: Project
     field,
     `${field} must be one of ${PROJECT_TYPES.join(', ')} or remote_segmentation, not "${text.slice(0, 60)}".`,
   );
+}
+
+/** Submits a job whose beginning is stored already, so that a refusal has to become its end. */
+export function submitted(compute: Compute, request: JobRequest): JobHandle {
+  try {
+    return compute.submit(request);
+  } catch (error) {
+    const message = `The job could not begin: ${(error as Error).message}`;
+    const outcome: JobOutcome = { type: 'failed', code: 'internal', message, context: {}, retryable: true, hint: null };
+    return { outcome: Promise.resolve(outcome), stop: () => Promise.resolve(), state: 'stopping' };
+  }
 }
 
 /** Refuses what needs annotations or models that are not there yet. */

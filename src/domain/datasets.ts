@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobOutcome } from '../compute/jobs.gen.js';
-import { checkText, type DomainContext, explain, Locks, requireClassification, shown } from './context.js';
+import { checkText, type DomainContext, explain, Locks, requireClassification, shown, submitted } from './context.js';
 import type { CopyProgress, DatasetDetails, DatasetsApi, NewDataset } from './contracts.js';
 import { DetailsCache } from './details-cache.js';
 import { DatasetStatus } from './enums.js';
@@ -295,7 +295,7 @@ export class Datasets implements DatasetsApi {
     this.#live.set(id, live);
     this.#details.forget(id);
     events.publish('dataset', { id, action: 'changed', status: record.status });
-    const handle = compute.submit({
+    const handle = submitted(compute, {
       id: jobId(id),
       lane: 'light',
       devices: [],

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { JobEvent, JobOutcome, JobSpec, PredictImage } from '../compute/jobs.gen.js';
 import type { JobHandle } from '../compute/ports.js';
 import { writeFileAtomic } from './atomic-file.js';
-import { type DomainContext, explain, Locks, requireClassification } from './context.js';
+import { type DomainContext, explain, Locks, requireClassification, submitted } from './context.js';
 import type { EvaluateArgs, ExportArgs, JobsApi, PredictArgs, TasksApi } from './contracts.js';
 import { PredictStatus, TaskStatus } from './enums.js';
 import { conflict, invalidArgument, notFound, notReady, unsupported } from './errors.js';
@@ -296,7 +296,7 @@ export class Jobs implements JobsApi {
     const live: Live = { done: 0, total: plan.total, handle: undefined, stopped: false, ended: Promise.resolve() };
     this.#live.set(id, live);
     this.#publish(record, job === 'export');
-    const handle = compute.submit({
+    const handle = submitted(compute, {
       id,
       lane: 'interactive',
       devices: [],

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { readType } from './context.js';
@@ -74,6 +74,17 @@ describe('projects and their binding', () => {
     const next = await projects.create({ name: 'n', desc: '', type: 'classification' });
     assert.equal(next.id, 'P0003');
   });
+});
+
+it('many deletions at once leave nothing behind', async (t) => {
+  const h = await Harness.start(t);
+  const { datasets, config, store } = h.services;
+  const ids: string[] = [];
+  for (let n = 0; n < 20; n++) ids.push((await datasets.create({ name: 'x', desc: '', type: 'classification' })).id);
+  await Promise.all(ids.map((id) => datasets.delete(id)));
+  assert.deepEqual(readdirSync(join(config.workspace, 'datasets')), []);
+  await h.until(() => store.list('trash').length === 0);
+  assert.deepEqual(readdirSync(join(config.workspace, '.trash')), []);
 });
 
 describe('task parameters', () => {

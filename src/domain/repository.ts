@@ -15,6 +15,8 @@ export interface Tx {
   /** Adds to a task's curves; long series are thinned. */
   addCurve(tid: string, points: readonly CurvePoint[]): void;
   clearCurve(tid: string): void;
+  /** Forgets points at and after these: a resumed training draws them anew. */
+  cutCurve(tid: string, from: { train: number; eval: number }): void;
 }
 
 export interface Repository {

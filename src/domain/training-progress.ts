@@ -59,6 +59,9 @@ export class TrainingProgress {
   readonly #earlierSeconds: number;
   #startedAt: number | undefined;
   #points: CurvePoint[] = [];
+  /** Where this run's curves begin, once known and until stored: older points from there on are of an earlier run. */
+  #cut: { train: number; eval: number } | undefined;
+  #begun = false;
   #dirty = false;
   #timer: NodeJS.Timeout | undefined;
   #storing: Promise<void> = Promise.resolve();
@@ -115,10 +118,9 @@ export class TrainingProgress {
 
   /** Stops the clock; the last values are stored by the caller together with the task's state. */
   async end(change: Partial<TrainingRecord>): Promise<{ record: TrainingRecord; points: CurvePoint[] }> {
+    await this.#store();
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    await this.#storing;
-    clearTimeout(this.#timer);
     this.#record = { ...this.#record, queued: false, eta: null, running_seconds: this.#seconds(), ...change };
     this.#startedAt = undefined;
     const points = this.#points;
@@ -138,6 +140,10 @@ export class TrainingProgress {
       images_per_second: event.images_per_second,
       data_wait_seconds: event.data_wait_seconds,
     };
+    if (!this.#begun) {
+      this.#begun = true;
+      this.#cut = { train: (epoch - 1) * steps + step, eval: epoch };
+    }
     if (this.#points.length < MAX_PENDING) {
       this.#points.push({ series: 'train', x: (epoch - 1) * steps + step, values: metrics, at: Date.now() });
     }
@@ -183,13 +189,16 @@ export class TrainingProgress {
       if (!this.#dirty && this.#points.length === 0) return;
       this.#dirty = false;
       const points = this.#points;
+      const cut = this.#cut;
       this.#points = [];
+      this.#cut = undefined;
       const record = { ...this.#record, running_seconds: this.#seconds() };
       try {
         await this.#context.store.change((tx) => {
           // A task deleted meanwhile must not leave a record behind.
           if (tx.get('task', record.id) === undefined) return;
           tx.put('training', record);
+          if (cut !== undefined) tx.cutCurve(record.id, cut);
           tx.addCurve(record.id, points);
         });
       } catch (error) {

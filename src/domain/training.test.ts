@@ -169,6 +169,38 @@ describe('a running training', () => {
     assert.ok(types.includes('progress') && types.includes('eval'));
   });
 
+  it('resumed draws its curves anew from where it begins', async (t) => {
+    const h = await Harness.start(t);
+    const tid = await h.task();
+    const { training } = h.services;
+    await training.start(tid);
+    for (const [epoch, at] of [
+      [1, 5],
+      [1, 10],
+      [2, 5],
+      [2, 10],
+    ] as const)
+      h.compute.job(`${tid}/train`).event(step(epoch, at, 9));
+    h.compute.job(`${tid}/train`).event({ type: 'eval', epoch: 2, metrics: { acc1: 0.1 } });
+    await training.stop(tid);
+    assert.deepEqual(
+      training.curves(tid).map((point) => point.x),
+      [2, 5, 10, 15, 20],
+    );
+    h.checkpoint(tid, 'epoch_1');
+    await training.resume(tid, 1);
+    h.compute.job(`${tid}/train`).event(step(2, 2, 1));
+    await training.stop(tid);
+    assert.deepEqual(
+      training.curves(tid).map((point) => [point.x, point.values.loss]),
+      [
+        [5, 9],
+        [10, 9],
+        [12, 1],
+      ],
+    );
+  });
+
   it('keeps the newest values over a crash', async (t) => {
     const h = await Harness.start(t);
     const tid = await h.task();

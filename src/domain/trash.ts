@@ -12,6 +12,8 @@ const TOP = ['datasets', 'projects', 'pretrain', 'demo_datasets'];
 export class Trash {
   readonly #context: DomainContext;
   #purging: Promise<void> = Promise.resolve();
+  /** Out of sight, to be deleted. An entry noted meanwhile by somebody else is not among them. */
+  readonly #hidden = new Set<string>();
 
   constructor(context: DomainContext) {
     this.#context = context;
@@ -28,6 +30,7 @@ export class Trash {
     for (const { id, path } of store.list('trash')) {
       try {
         await this.#hide(id, path);
+        this.#hidden.add(id);
       } catch (error) {
         log.error({ err: error, path }, 'a deleted folder could not be moved to the trash');
         await store.change((tx) => tx.remove('trash', id)).catch(() => {});
@@ -71,7 +74,8 @@ export class Trash {
 
   async #purge(): Promise<void> {
     const { store, log } = this.#context;
-    for (const { id } of store.list('trash')) {
+    for (const id of [...this.#hidden]) {
+      this.#hidden.delete(id);
       try {
         await rm(join(this.#folder, id), { recursive: true, force: true, maxRetries: 3 });
         await store.change((tx) => tx.remove('trash', id));

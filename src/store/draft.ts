@@ -14,7 +14,10 @@ export interface Base {
   isTaken(kind: NumberedKind, id: string): boolean;
 }
 
-export type CurveChange = { tid: string; clear: true } | { tid: string; clear: false; points: readonly CurvePoint[] };
+export type CurveChange =
+  | { kind: 'clear'; tid: string }
+  | { kind: 'cut'; tid: string; from: { train: number; eval: number } }
+  | { kind: 'add'; tid: string; points: readonly CurvePoint[] };
 
 interface Change {
   kind: Kind;
@@ -96,11 +99,15 @@ export class Draft implements Tx {
   }
 
   addCurve(tid: string, points: readonly CurvePoint[]): void {
-    if (points.length > 0) this.curves.push({ tid, clear: false, points });
+    if (points.length > 0) this.curves.push({ kind: 'add', tid, points });
   }
 
   clearCurve(tid: string): void {
-    this.curves.push({ tid, clear: true });
+    this.curves.push({ kind: 'clear', tid });
+  }
+
+  cutCurve(tid: string, from: { train: number; eval: number }): void {
+    this.curves.push({ kind: 'cut', tid, from });
   }
 
   #counter(kind: NumberedKind): number {

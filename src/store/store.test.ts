@@ -156,6 +156,13 @@ describe('store', () => {
     assert.ok((curve.at(-1)?.x ?? 0) > 8990);
     assert.equal(store.curve('T0001').at(0)?.series, 'eval');
     await store.change((tx) => {
+      tx.cutCurve('T0001', { train: 5000, eval: 4 });
+      tx.addCurve('T0001', [point(5003)]);
+    });
+    const cut = store.curve('T0001');
+    assert.deepEqual([cut.at(-1)?.x, cut.filter((entry) => entry.series === 'eval').length], [5003, 1]);
+    assert.ok(cut.every((entry) => entry.x < 5000 || entry.x === 5003));
+    await store.change((tx) => {
       tx.clearCurve('T0001');
       tx.addCurve('T0001', [point(7)]);
     });

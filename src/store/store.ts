@@ -234,10 +234,10 @@ export class Store implements Repository {
     const writes = new Map<string, string | null>();
     for (const change of changes) {
       const { tid } = change;
-      if (change.clear) {
-        for (const key of writes.keys()) if (key.startsWith(`${tid}/`)) writes.set(key, null);
-        for (const key of this.#curveKeys(`${tid}/`, `${tid}0`)) writes.set(key, null);
-        for (const series of ['train', 'eval']) this.#curveSizes.set(`${tid}/${series}`, 0);
+      if (change.kind !== 'add') {
+        const from = change.kind === 'cut' ? change.from : { train: 0, eval: 0 };
+        for (const series of ['train', 'eval'] as const)
+          this.#dropCurve(`${tid}/${series}`, curveKey(tid, series, from[series]), writes);
         continue;
       }
       for (const point of change.points) {
@@ -247,6 +247,13 @@ export class Store implements Repository {
       }
     }
     return writes;
+  }
+
+  /** Everything of a series from that key on. */
+  #dropCurve(name: string, from: string, writes: Map<string, string | null>): void {
+    for (const key of writes.keys()) if (key.startsWith(`${name}/`) && key >= from) writes.set(key, null);
+    for (const key of this.#curveKeys(from, `${name}0`)) writes.set(key, null);
+    this.#curveSizes.set(name, this.#curveKeys(`${name}/`, from).length);
   }
 
   #grow(tid: string, series: string, writes: Map<string, string | null>): void {
