@@ -69,16 +69,31 @@ struct Run {
 
 fn run(spec: JobSpec, cancel: &CancelToken) -> Run {
     let events = Mutex::new(Vec::new());
-    let outcome = run_job("test", spec, &|e: JobEvent| events.lock().unwrap().push(e), cancel);
-    Run { outcome, events: events.into_inner().unwrap() }
+    let outcome = run_job(
+        "test",
+        spec,
+        &|e: JobEvent| events.lock().unwrap().push(e),
+        cancel,
+    );
+    Run {
+        outcome,
+        events: events.into_inner().unwrap(),
+    }
 }
 
 fn source(dir: &Path, epoch: Option<u32>) -> ModelSource {
-    ModelSource { checkpoint: dir.display().to_string(), epoch }
+    ModelSource {
+        checkpoint: dir.display().to_string(),
+        epoch,
+    }
 }
 
 fn device() -> DeviceSpec {
-    DeviceSpec { cuda: Vec::new(), threads: 2, precision: Precision::Auto }
+    DeviceSpec {
+        cuda: Vec::new(),
+        threads: 2,
+        precision: Precision::Auto,
+    }
 }
 
 fn predict_spec(checkpoint: &Path, images: &[PathBuf], out: &Path) -> JobSpec {
@@ -118,7 +133,11 @@ fn gradient(width: usize, height: usize) -> Image {
     let mut image = Image::filled(width, height, [0; 3]);
     for y in 0..height {
         for (x, pixel) in image.row_mut(y).chunks_exact_mut(3).enumerate() {
-            pixel.copy_from_slice(&[(x * 255 / width) as u8, (y * 255 / height) as u8, (x ^ y) as u8]);
+            pixel.copy_from_slice(&[
+                (x * 255 / width) as u8,
+                (y * 255 / height) as u8,
+                (x ^ y) as u8,
+            ]);
         }
     }
     image
@@ -131,7 +150,11 @@ fn predicts_images_of_every_size_and_goes_on_past_unreadable_ones() {
     save(&at("best_model"), 1, None);
     fs::create_dir(at("out")).unwrap();
     fs::write(at("tiny 数.png"), encode_png(&gradient(28, 28)).unwrap()).unwrap();
-    fs::write(at("big.jpg"), encode_jpeg(&gradient(4000, 3000), 80).unwrap()).unwrap();
+    fs::write(
+        at("big.jpg"),
+        encode_jpeg(&gradient(4000, 3000), 80).unwrap(),
+    )
+    .unwrap();
     fs::write(at("one.png"), encode_png(&gradient(1, 1)).unwrap()).unwrap();
     fs::write(at("empty.png"), b"").unwrap();
     let whole = fs::read(at("big.jpg")).unwrap();
@@ -139,8 +162,17 @@ fn predicts_images_of_every_size_and_goes_on_past_unreadable_ones() {
     let cut = encode_png(&gradient(300, 200)).unwrap();
     fs::write(at("cut.png"), &cut[..cut.len() / 2]).unwrap();
     assert!(whole.len() > 1000);
-    let mut images: Vec<PathBuf> =
-        ["tiny 数.png", "empty.png", "big.jpg", "text.jpg", "one.png", "cut.png", "missing.png"].map(at).to_vec();
+    let mut images: Vec<PathBuf> = [
+        "tiny 数.png",
+        "empty.png",
+        "big.jpg",
+        "text.jpg",
+        "one.png",
+        "cut.png",
+        "missing.png",
+    ]
+    .map(at)
+    .to_vec();
     // More than one batch.
     images.extend(std::iter::repeat_n(at("tiny 数.png"), 40));
 
@@ -160,7 +192,12 @@ fn predicts_images_of_every_size_and_goes_on_past_unreadable_ones() {
     assert_eq!(done.first(), Some(&0));
     assert_eq!(done.last(), Some(&47));
     assert!(done.is_sorted() && done.len() > 2, "{done:?}");
-    assert!(first.events.iter().any(|e| matches!(e, JobEvent::Started { precision, .. } if precision == "fp32")));
+    assert!(
+        first
+            .events
+            .iter()
+            .any(|e| matches!(e, JobEvent::Started { precision, .. } if precision == "fp32"))
+    );
 
     let result = predicted(first);
     assert_eq!(result.items.len(), images.len());
@@ -188,10 +225,18 @@ fn predicts_images_of_every_size_and_goes_on_past_unreadable_ones() {
     // One image gives the same alone, in another batch, and from the warm network.
     for item in &result.items[7..] {
         let scores = |i: &oarlock_jobs::PredictItem| -> Vec<f64> {
-            i.result.as_array().unwrap().iter().map(|e| e["score"].as_f64().unwrap()).collect()
+            i.result
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|e| e["score"].as_f64().unwrap())
+                .collect()
         };
         let (a, b) = (scores(item), scores(&result.items[0]));
-        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} {b:?}");
+        assert!(
+            a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5),
+            "{a:?} {b:?}"
+        );
     }
     let left = fs::read_dir(at("out")).unwrap().count();
     assert_eq!(left, images.len() - bad.len(), "no temporary files");
@@ -226,7 +271,10 @@ fn predictions_follow_a_replaced_checkpoint_and_can_be_stopped() {
     let first = predicted(run(spec.clone(), &CancelToken::new()));
     save(&model, 2, None);
     let second = predicted(run(spec.clone(), &CancelToken::new()));
-    assert_ne!(first.items[0].result, second.items[0].result, "the old network was used again");
+    assert_ne!(
+        first.items[0].result, second.items[0].result,
+        "the old network was used again"
+    );
 
     let stop = CancelToken::new();
     stop.cancel();
@@ -240,9 +288,16 @@ fn predictions_follow_a_replaced_checkpoint_and_can_be_stopped() {
     fs::write(&weights, bytes).unwrap();
     let error = failed(run(spec.clone(), &CancelToken::new()));
     assert_eq!(error.code, ErrorCode::InvalidData);
-    assert!(error.message.contains("model.safetensors"), "{}", error.message);
+    assert!(
+        error.message.contains("model.safetensors"),
+        "{}",
+        error.message
+    );
     fs::remove_dir_all(&model).unwrap();
-    assert_eq!(failed(run(spec, &CancelToken::new())).code, ErrorCode::NotFound);
+    assert_eq!(
+        failed(run(spec, &CancelToken::new())).code,
+        ErrorCode::NotFound
+    );
 }
 
 #[test]
@@ -251,10 +306,13 @@ fn uses_a_checkpoint_that_paddlex_wrote() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("best_model");
     fs::create_dir(&model).unwrap();
-    let (graph, names) = oarlock_zoo::classifier_of("ResNet18", LABELS.len(), Origin::Paddle).unwrap();
+    let (graph, names) =
+        oarlock_zoo::classifier_of("ResNet18", LABELS.len(), Origin::Paddle).unwrap();
     let mut ours = init_weights(&graph, 3);
-    let theirs: WeightMap =
-        names.iter().map(|p| (p.paddle_name.clone(), ours.shift_remove(&p.name).unwrap())).collect();
+    let theirs: WeightMap = names
+        .iter()
+        .map(|p| (p.paddle_name.clone(), ours.shift_remove(&p.name).unwrap()))
+        .collect();
     oarlock_weights::save_safetensors(&model.join("model.safetensors"), &theirs, &[]).unwrap();
     fs::write(model.join("model.yml"), yml("ResNet18").to_yaml().unwrap()).unwrap();
     fs::write(model.join(".success"), b"").unwrap();
@@ -266,9 +324,20 @@ fn uses_a_checkpoint_that_paddlex_wrote() {
 
     fs::write(model.join("model.yml"), yml("ResNet34").to_yaml().unwrap()).unwrap();
     let error = failed(run(spec.clone(), &CancelToken::new()));
-    assert!(error.message.contains("not those of ResNet34"), "{}", error.message);
-    fs::write(model.join("model.yml"), "Model: x\n_Attributes: {labels: [a], model_type: detector}").unwrap();
-    assert_eq!(failed(run(spec, &CancelToken::new())).code, ErrorCode::Unsupported);
+    assert!(
+        error.message.contains("not those of ResNet34"),
+        "{}",
+        error.message
+    );
+    fs::write(
+        model.join("model.yml"),
+        "Model: x\n_Attributes: {labels: [a], model_type: detector}",
+    )
+    .unwrap();
+    assert_eq!(
+        failed(run(spec, &CancelToken::new())).code,
+        ErrorCode::Unsupported
+    );
 }
 
 #[test]
@@ -288,21 +357,32 @@ fn evaluates_stored_predictions() {
             topk: 5,
         })
     };
-    let JobOutcome::Evaluate(result) = run(spec("epoch_2", Some(2)), &CancelToken::new()).outcome else {
+    let JobOutcome::Evaluate(result) = run(spec("epoch_2", Some(2)), &CancelToken::new()).outcome
+    else {
         panic!("no report");
     };
     let report = result.report;
     assert_eq!(report["label_list"], json!(LABELS));
     assert_eq!(report["epoch"], 2);
     assert_eq!(report["topk"], 3);
-    assert_eq!(report["Confusion_Matrix"], json!([[1, 1, 0], [0, 2, 0], [0, 0, 0]]));
+    assert_eq!(
+        report["Confusion_Matrix"],
+        json!([[1, 1, 0], [0, 2, 0], [0, 0, 0]])
+    );
     assert_eq!(report["Acc1"], 0.75);
     assert_eq!(report["Acck"], 1.0);
     assert_eq!(report["PRF1"]["тюльпан"]["precision"], -1.0);
     let error = failed(run(spec("epoch_1", Some(1)), &CancelToken::new()));
     assert_eq!(error.code, ErrorCode::NotReady);
-    assert!(error.message.contains("eval_details.json"), "{}", error.message);
-    assert_eq!(failed(run(spec("epoch_9", Some(9)), &CancelToken::new())).code, ErrorCode::NotFound);
+    assert!(
+        error.message.contains("eval_details.json"),
+        "{}",
+        error.message
+    );
+    assert_eq!(
+        failed(run(spec("epoch_9", Some(9)), &CancelToken::new())).code,
+        ErrorCode::NotFound
+    );
     fs::write(dir.path().join("epoch_2/eval_details.json"), b"{}").unwrap();
     let error = failed(run(spec("epoch_2", Some(2)), &CancelToken::new()));
     assert_eq!(error.code, ErrorCode::InvalidData);
@@ -321,16 +401,31 @@ fn exports_a_complete_folder_and_replaces_an_older_one() {
         })
     };
     for _ in 0..2 {
-        let JobOutcome::Export(result) = run(spec("best_model"), &CancelToken::new()).outcome else {
+        let JobOutcome::Export(result) = run(spec("best_model"), &CancelToken::new()).outcome
+        else {
             panic!("no export");
         };
         let folder = PathBuf::from(&result.path);
         assert_eq!(folder, at("new/export 出").join("inference_model"));
-        let mut names: Vec<String> =
-            fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
-        assert_eq!(names, [".success", "labels.txt", "model.onnx", "model.yml", "pipeline.yml"]);
-        assert_eq!(fs::read_to_string(folder.join("labels.txt")).unwrap(), LABELS.join("\n") + "\n");
+        assert_eq!(
+            names,
+            [
+                ".success",
+                "labels.txt",
+                "model.onnx",
+                "model.yml",
+                "pipeline.yml"
+            ]
+        );
+        assert_eq!(
+            fs::read_to_string(folder.join("labels.txt")).unwrap(),
+            LABELS.join("\n") + "\n"
+        );
         let described = ModelYml::read(&folder.join("model.yml")).unwrap();
         assert_eq!(described.status, "Infer");
         assert_eq!(described.fixed_input_shape, Some([CROP, CROP]));
@@ -341,11 +436,20 @@ fn exports_a_complete_folder_and_replaces_an_older_one() {
         assert_eq!(siblings, 1, "no temporary folders");
     }
     let before = fs::read(at("new/export 出/inference_model/model.onnx")).unwrap();
-    assert_eq!(failed(run(spec("missing"), &CancelToken::new())).code, ErrorCode::NotFound);
+    assert_eq!(
+        failed(run(spec("missing"), &CancelToken::new())).code,
+        ErrorCode::NotFound
+    );
     let stop = CancelToken::new();
     stop.cancel();
-    assert_eq!(failed(run(spec("best_model"), &stop)).code, ErrorCode::Cancelled);
-    assert_eq!(fs::read(at("new/export 出/inference_model/model.onnx")).unwrap(), before);
+    assert_eq!(
+        failed(run(spec("best_model"), &stop)).code,
+        ErrorCode::Cancelled
+    );
+    assert_eq!(
+        fs::read(at("new/export 出/inference_model/model.onnx")).unwrap(),
+        before
+    );
 
     // A folder that is no export is not deleted.
     fs::remove_dir_all(at("new")).unwrap();
@@ -357,7 +461,10 @@ fn exports_a_complete_folder_and_replaces_an_older_one() {
     // Nor is a file in the way of the folder to be created.
     fs::remove_dir_all(at("new")).unwrap();
     fs::write(at("new"), b"a file").unwrap();
-    assert!(matches!(run(spec("best_model"), &CancelToken::new()).outcome, JobOutcome::Failed(_)));
+    assert!(matches!(
+        run(spec("best_model"), &CancelToken::new()).outcome,
+        JobOutcome::Failed(_)
+    ));
 }
 
 #[test]

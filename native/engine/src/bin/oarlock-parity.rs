@@ -52,15 +52,25 @@ fn run(args: Vec<String>) -> Result<()> {
     let mut options = HashMap::new();
     for pair in args.chunks(2) {
         match pair {
-            [key, value] if key.starts_with("--") => options.insert(key[2..].to_owned(), value.as_str()),
+            [key, value] if key.starts_with("--") => {
+                options.insert(key[2..].to_owned(), value.as_str())
+            }
             _ => return Err(argument(format!("expected `--option value`, got {pair:?}")).into()),
         };
     }
-    let need = |key: &str| options.get(key).copied().ok_or_else(|| argument(format!("--{key} is missing")));
+    let need = |key: &str| {
+        options
+            .get(key)
+            .copied()
+            .ok_or_else(|| argument(format!("--{key} is missing")))
+    };
     let number = |key: &str| {
         options
             .get(key)
-            .map(|v| v.parse::<u64>().map_err(|_| argument(format!("--{key} must be a whole number"))))
+            .map(|v| {
+                v.parse::<u64>()
+                    .map_err(|_| argument(format!("--{key} must be a whole number")))
+            })
             .transpose()
     };
     let models: Vec<&str> = match need("model")? {
@@ -72,7 +82,11 @@ fn run(args: Vec<String>) -> Result<()> {
     let classes = number("classes")?.unwrap_or(10) as usize;
     let size = number("size")?;
     let seed = number("seed")?.unwrap_or(1);
-    let device = DeviceSpec { cuda: Vec::new(), threads: 0, precision: Precision::Fp32 };
+    let device = DeviceSpec {
+        cuda: Vec::new(),
+        threads: 0,
+        precision: Precision::Fp32,
+    };
     let placement = runtime::place(&device)?;
     for model in models {
         let usual = oarlock_zoo::input_size(model).map_or(224, |s| s.usual as u64);
@@ -95,7 +109,14 @@ fn read(images: &[&str], side: usize, placement: Placement) -> Result<Tensor> {
     normalized_input(&pixels, [images.len(), side, side], MEAN, STD, placement)
 }
 
-fn parity(model: &str, classes: usize, seed: u64, input: &Tensor, dir: &Path, placement: Placement) -> Result<()> {
+fn parity(
+    model: &str,
+    classes: usize,
+    seed: u64,
+    input: &Tensor,
+    dir: &Path,
+    placement: Placement,
+) -> Result<()> {
     let graph = oarlock_zoo::classifier(model, classes).map_err(|e| argument(e.to_string()))?;
     let weights = live_weights(&graph, seed, input, placement)?;
     let plain = Network::new(graph.clone(), &weights, placement)?.forward(input, false)?;
@@ -107,7 +128,10 @@ fn parity(model: &str, classes: usize, seed: u64, input: &Tensor, dir: &Path, pl
     let onnx = onnx::export(&folded, &folded_weights, &OnnxOptions::default()).or_else(|_| {
         // Networks that take one size only.
         let side = input.size()[2] as usize;
-        let options = OnnxOptions { image_size: Some([side, side]), ..OnnxOptions::default() };
+        let options = OnnxOptions {
+            image_size: Some([side, side]),
+            ..OnnxOptions::default()
+        };
         onnx::export(&folded, &folded_weights, &options).map_err(internal)
     })?;
     fs::write(dir.join("model.onnx"), onnx)?;
@@ -126,15 +150,27 @@ fn parity(model: &str, classes: usize, seed: u64, input: &Tensor, dir: &Path, pl
 
 /// Row-major little-endian floats.
 fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let flat = tensor.f_contiguous()?.f_to_kind(Kind::Float)?.f_reshape([-1])?;
+    let flat = tensor
+        .f_contiguous()?
+        .f_to_kind(Kind::Float)?
+        .f_reshape([-1])?;
     let values = Vec::<f32>::try_from(&flat)?;
     Ok(values.into_iter().flat_map(f32::to_le_bytes).collect())
 }
 
 /// Random weights whose batch norm statistics belong to the images, then disturbed a little.
-fn live_weights(graph: &Graph, seed: u64, input: &Tensor, placement: Placement) -> Result<WeightMap> {
+fn live_weights(
+    graph: &Graph,
+    seed: u64,
+    input: &Tensor,
+    placement: Placement,
+) -> Result<WeightMap> {
     let mut initial = init_weights(graph, seed);
-    let adds: Vec<&Node> = graph.nodes.iter().filter(|node| node.op == Op::Add).collect();
+    let adds: Vec<&Node> = graph
+        .nodes
+        .iter()
+        .filter(|node| node.op == Op::Add)
+        .collect();
     let branch_scale = 1.0 / (adds.len().max(1) as f32).sqrt();
     for add in adds {
         for &branch in &add.inputs {
@@ -152,13 +188,23 @@ fn live_weights(graph: &Graph, seed: u64, input: &Tensor, placement: Placement) 
             *momentum = 1.0;
         }
     }
-    let batch = Tensor::f_cat(&[input.shallow_clone(), input.f_flip([3])?, input * 0.7, input * -0.5], 0)?;
+    let batch = Tensor::f_cat(
+        &[
+            input.shallow_clone(),
+            input.f_flip([3])?,
+            input * 0.7,
+            input * -0.5,
+        ],
+        0,
+    )?;
     let network = Network::new(measuring, &initial, placement)?;
     drop(tch::no_grad(|| network.forward(&batch, true))?);
     let mut weights = network.to_weights()?;
     let mut rng = Rng::of(&[seed]);
     for (name, param) in graph.params() {
-        let Some(tensor) = weights.get_mut(&name) else { continue };
+        let Some(tensor) = weights.get_mut(&name) else {
+            continue;
+        };
         for v in &mut tensor.data {
             let u = rng.uniform(-1.0, 1.0) as f32;
             match param.kind {

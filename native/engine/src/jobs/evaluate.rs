@@ -40,7 +40,10 @@ pub fn run(spec: &EvaluateSpec, context: JobContext) -> Result<EvaluateResult> {
             spec.topk as usize,
         )
         .map_err(|e| {
-            EngineError::new(ErrorCode::NotReady, format!("this checkpoint cannot be evaluated: {e}"))
+            EngineError::new(
+                ErrorCode::NotReady,
+                format!("this checkpoint cannot be evaluated: {e}"),
+            )
         })?;
         Ok(EvaluateResult { report })
     })

@@ -39,7 +39,11 @@ pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
         heart.stage("exporting");
         let progress = |done: u64| {
             let stage = "exporting".to_owned();
-            context.sink.emit(JobEvent::Progress { done, total: 3, stage });
+            context.sink.emit(JobEvent::Progress {
+                done,
+                total: 3,
+                stage,
+            });
         };
         progress(0);
         let model = model::open(&spec.source)?;
@@ -48,13 +52,12 @@ pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
         let folded = fold_batch_norm(&model.graph, &model.weights).map_err(invalid)?;
         let target = Path::new(&spec.save_dir).join(FOLDER);
         let temp = temp_folder(&target)?;
-        let result = fill(&temp, &model, &folded)
-            .and_then(|result| {
-                progress(2);
-                context.cancel.check()?;
-                replace(&temp, &target)?;
-                Ok(result)
-            });
+        let result = fill(&temp, &model, &folded).and_then(|result| {
+            progress(2);
+            context.cancel.check()?;
+            replace(&temp, &target)?;
+            Ok(result)
+        });
         if result.is_err() {
             // Best effort: the error that matters is already in hand.
             let _ = fs::remove_dir_all(&temp);
@@ -62,12 +65,19 @@ pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
         let (parameters, macs) =
             result.map_err(|e| e.with("path", target.display().to_string()))?;
         progress(3);
-        Ok(ExportResult { path: target.display().to_string(), parameters, macs })
+        Ok(ExportResult {
+            path: target.display().to_string(),
+            parameters,
+            macs,
+        })
     })
 }
 
 fn invalid(error: oarlock_graph::GraphError) -> EngineError {
-    EngineError::new(ErrorCode::InvalidData, format!("the model cannot be exported: {error}"))
+    EngineError::new(
+        ErrorCode::InvalidData,
+        format!("the model cannot be exported: {error}"),
+    )
 }
 
 /// Writes everything; returns parameters and multiply–accumulates.
@@ -91,9 +101,16 @@ fn fill(dir: &Path, model: &Model, (graph, weights): &(Graph, WeightMap)) -> Res
         })
     })
     .map_err(|e| failure.take().unwrap_or_else(|| e.into()))?;
-    atomic::write_bytes(&dir.join("model.yml"), describe(&model.yml).to_yaml()?.as_bytes())?;
+    atomic::write_bytes(
+        &dir.join("model.yml"),
+        describe(&model.yml).to_yaml()?.as_bytes(),
+    )?;
     atomic::write(&dir.join("labels.txt"), |file| -> io::Result<()> {
-        model.yml.labels.iter().try_for_each(|label| writeln!(file, "{label}"))
+        model
+            .yml
+            .labels
+            .iter()
+            .try_for_each(|label| writeln!(file, "{label}"))
     })?;
     atomic::write_bytes(&dir.join("pipeline.yml"), pipeline()?.as_bytes())?;
     atomic::write_bytes(&dir.join(".success"), b"")?;
@@ -125,7 +142,10 @@ fn describe(yml: &ModelYml) -> ModelYml {
     ModelYml {
         status: "Infer".to_owned(),
         fixed_input_shape: Some([side, side]),
-        extra: extra.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<IndexMap<_, _>>(),
+        extra: extra
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v))
+            .collect::<IndexMap<_, _>>(),
         ..yml.clone()
     }
 }
@@ -197,7 +217,10 @@ fn replace(temp: &Path, target: &Path) -> Result<()> {
         if target.is_dir() && !looks_exported(target)? {
             return Err(EngineError::new(
                 ErrorCode::InvalidArgument,
-                format!("'{}' holds other files; choose another folder", target.display()),
+                format!(
+                    "'{}' holds other files; choose another folder",
+                    target.display()
+                ),
             ));
         }
         fs::rename(target, old)?;
@@ -211,7 +234,11 @@ fn replace(temp: &Path, target: &Path) -> Result<()> {
     }
     atomic::sync_parent(target)?;
     if let Some(old) = old {
-        if old.is_dir() { fs::remove_dir_all(&old)? } else { fs::remove_file(&old)? }
+        if old.is_dir() {
+            fs::remove_dir_all(&old)?
+        } else {
+            fs::remove_file(&old)?
+        }
     }
     Ok(())
 }

@@ -44,7 +44,11 @@ pub(super) fn open(source: &ModelSource) -> Result<Model> {
     } else {
         rebuild(dir, &yml)?
     };
-    Ok(Model { graph, weights, yml })
+    Ok(Model {
+        graph,
+        weights,
+        yml,
+    })
 }
 
 /// Reads `model.yml` of a classifier's checkpoint.
@@ -54,11 +58,17 @@ pub(super) fn open(source: &ModelSource) -> Result<Model> {
 pub(super) fn describe(dir: &Path) -> Result<ModelYml> {
     let yml = ModelYml::read(&dir.join(checkpoint::MODEL_YML))?;
     if yml.model_type != "classifier" {
-        let what = format!("a {} cannot be used yet, only classifiers can", yml.model_type);
+        let what = format!(
+            "a {} cannot be used yet, only classifiers can",
+            yml.model_type
+        );
         return Err(EngineError::new(ErrorCode::Unsupported, what));
     }
     if yml.labels.is_empty() {
-        return Err(EngineError::new(ErrorCode::InvalidData, "the checkpoint names no classes"));
+        return Err(EngineError::new(
+            ErrorCode::InvalidData,
+            "the checkpoint names no classes",
+        ));
     }
     let p = &yml.preprocessing;
     let sides = [p.crop, p.resize_short];
@@ -75,12 +85,19 @@ fn rebuild(dir: &Path, yml: &ModelYml) -> Result<(Graph, WeightMap)> {
         .map_err(|e| EngineError::new(ErrorCode::Unsupported, e.to_string()))?;
     let stored = oarlock_weights::load(dir).map_err(JobError::from)?;
     let rename = |stored: &str| {
-        names.iter().find(|p| p.paddle_name == stored).map(|p| p.name.clone())
+        names
+            .iter()
+            .find(|p| p.paddle_name == stored)
+            .map(|p| p.name.clone())
     };
     let mut fitted = oarlock_weights::fit(&graph, stored, Some(&rename));
     if fitted.report.matched < fitted.report.total {
         let notes = fitted.report.notes().join("; ");
-        let what = format!("the weights in '{}' are not those of {}", dir.display(), yml.model);
+        let what = format!(
+            "the weights in '{}' are not those of {}",
+            dir.display(),
+            yml.model
+        );
         return Err(EngineError::new(ErrorCode::InvalidData, what).with("report", notes));
     }
     for p in names.iter().filter(|p| p.scale != 1.0) {
@@ -127,7 +144,11 @@ impl Key {
             .filter_map(|name| fs::metadata(dir.join(name)).ok())
             .map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec()))
             .collect();
-        Ok(Self { dir, files, placement })
+        Ok(Self {
+            dir,
+            files,
+            placement,
+        })
     }
 }
 
@@ -157,7 +178,10 @@ pub(super) fn ready(source: &ModelSource, placement: Placement) -> Result<Arc<Re
     }
     let model = open(source)?;
     let network = Network::for_inference(&model.graph, &model.weights, placement)?;
-    let ready = Arc::new(Ready { network: Mutex::new(network), yml: model.yml });
+    let ready = Arc::new(Ready {
+        network: Mutex::new(network),
+        yml: model.yml,
+    });
     cache().push((key, ready.clone()));
     Ok(ready)
 }

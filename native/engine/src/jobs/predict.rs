@@ -55,14 +55,20 @@ pub fn run(spec: &PredictSpec, context: JobContext) -> Result<PredictResult> {
         ));
     }
     if spec.images.is_empty() {
-        return Err(EngineError::new(ErrorCode::InvalidArgument, "there are no images to predict"));
+        return Err(EngineError::new(
+            ErrorCode::InvalidArgument,
+            "there are no images to predict",
+        ));
     }
     Heart::default().beat_during(context.sink, |heart| predict(spec, context, heart))
 }
 
 fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<PredictResult> {
     heart.stage("loading");
-    let device = DeviceSpec { precision: Precision::Fp32, ..spec.device.clone() };
+    let device = DeviceSpec {
+        precision: Precision::Fp32,
+        ..spec.device.clone()
+    };
     let placement = runtime::place(&device)?;
     let model = model::ready(&spec.source, placement)?;
     context.sink.emit(JobEvent::Started {
@@ -74,7 +80,11 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
     let total = spec.images.len() as u64;
     let progress = |done: usize| {
         let stage = "predicting".to_owned();
-        context.sink.emit(JobEvent::Progress { done: done as u64, total, stage });
+        context.sink.emit(JobEvent::Progress {
+            done: done as u64,
+            total,
+            stage,
+        });
     };
     progress(0);
     let p = &model.yml.preprocessing;
@@ -86,17 +96,27 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
     let mut items = Vec::with_capacity(spec.images.len());
     for images in spec.images.chunks(batch) {
         context.cancel.check()?;
-        items.extend(predict_batch(images, &model, Path::new(&spec.out_dir), threads)?);
+        items.extend(predict_batch(
+            images,
+            &model,
+            Path::new(&spec.out_dir),
+            threads,
+        )?);
         heart.tick();
         progress(items.len());
     }
-    if let Some(first) = items.first().filter(|_| items.iter().all(|i| i.picture.is_none())) {
+    if let Some(first) = items
+        .first()
+        .filter(|_| items.iter().all(|i| i.picture.is_none()))
+    {
         let reason = first.error.as_deref().unwrap_or("unreadable");
         let what = match items.len() {
             1 => format!("the image cannot be used: {reason}"),
             n => format!("none of the {n} images can be used; the first: {reason}"),
         };
-        return Err(EngineError::new(ErrorCode::InvalidData, what).with("path", first.source.clone()));
+        return Err(
+            EngineError::new(ErrorCode::InvalidData, what).with("path", first.source.clone())
+        );
     }
     Ok(PredictResult { items })
 }
@@ -125,7 +145,11 @@ fn predict_batch(
     }
     let n = prepared.iter().flatten().count();
     let classes = model.yml.labels.len();
-    let scores = if n == 0 { Vec::new() } else { infer(model, &pixels, [n, crop, crop])? };
+    let scores = if n == 0 {
+        Vec::new()
+    } else {
+        infer(model, &pixels, [n, crop, crop])?
+    };
     drop(pixels);
 
     // One row of scores for each image that could be read.
@@ -134,42 +158,57 @@ fn predict_batch(
         .iter()
         .zip(prepared)
         .map(|(image, prepared)| {
-            let scores = if prepared.is_ok() { rows.next().unwrap_or_default() } else { &[] };
+            let scores = if prepared.is_ok() {
+                rows.next().unwrap_or_default()
+            } else {
+                &[]
+            };
             (image, prepared, scores)
         })
         .collect();
-    parallel(&with_scores, threads, |(PredictImage::File { path, output }, prepared, scores)| {
-        let mut item = PredictItem {
-            source: path.clone(),
-            picture: None,
-            result: Value::Null,
-            error: None,
-        };
-        match prepared {
-            Err(error) => item.error = Some(error.to_string()),
-            Ok(prepared) => {
-                let ranked = rank(scores);
-                let picture = place_picture(out_dir, output)?;
-                draw(&prepared.view, &ranked, &model.yml.labels, &picture)?;
-                item.result = listing(&ranked, &model.yml.labels);
-                item.picture = Some(picture);
+    parallel(
+        &with_scores,
+        threads,
+        |(PredictImage::File { path, output }, prepared, scores)| {
+            let mut item = PredictItem {
+                source: path.clone(),
+                picture: None,
+                result: Value::Null,
+                error: None,
+            };
+            match prepared {
+                Err(error) => item.error = Some(error.to_string()),
+                Ok(prepared) => {
+                    let ranked = rank(scores);
+                    let picture = place_picture(out_dir, output)?;
+                    draw(&prepared.view, &ranked, &model.yml.labels, &picture)?;
+                    item.result = listing(&ranked, &model.yml.labels);
+                    item.picture = Some(picture);
+                }
             }
-        }
-        Ok(item)
-    })
+            Ok(item)
+        },
+    )
     .into_iter()
     .collect()
 }
 
 /// Reads an image once: as network input and as a view of bounded size.
-fn prepare(path: &Path, crop: usize, resize_short: usize) -> std::result::Result<Prepared, ImageError> {
+fn prepare(
+    path: &Path,
+    crop: usize,
+    resize_short: usize,
+) -> std::result::Result<Prepared, ImageError> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let limits = Limits::default();
     let bytes = read_file(path, &limits)?;
     let plan = plan(&bytes, &limits, Some((VIEW, VIEW)))?;
     let huge = plan.info.width as u64 * plan.info.height as u64 > HUGE;
     let _turn = huge.then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
-    let pipeline = Pipeline::ClassifyEval { crop: (crop, crop), resize_short };
+    let pipeline = Pipeline::ClassifyEval {
+        crop: (crop, crop),
+        resize_short,
+    };
     let mut input = vec![0; crop * crop * 3];
     // Nothing of this pipeline is random.
     pipeline.run_bytes(&bytes, &mut Rng::of(&[]), &mut input)?;
@@ -199,8 +238,10 @@ fn infer(model: &Ready, pixels: &[u8], shape: [usize; 3]) -> Result<Vec<f32>> {
         )));
     }
     if scores.data.iter().any(|s| !s.is_finite()) {
-        return Err(EngineError::new(ErrorCode::NonFinite, "the model gives NaN for an image")
-            .hint("choose a checkpoint from before the loss became NaN"));
+        return Err(
+            EngineError::new(ErrorCode::NonFinite, "the model gives NaN for an image")
+                .hint("choose a checkpoint from before the loss became NaN"),
+        );
     }
     Ok(scores.data)
 }
@@ -232,7 +273,10 @@ fn place_picture(out_dir: &Path, output: &str) -> Result<String> {
     }
     let path = out_dir.join(output);
     path.to_str().map(str::to_owned).ok_or_else(|| {
-        EngineError::new(ErrorCode::InvalidArgument, "the result folder's name is not UTF-8")
+        EngineError::new(
+            ErrorCode::InvalidArgument,
+            "the result folder's name is not UTF-8",
+        )
     })
 }
 
@@ -241,7 +285,10 @@ fn draw(view: &Image, ranked: &[(usize, f32)], labels: &[String], path: &str) ->
     let rows: Vec<ClassScore> = ranked
         .iter()
         .take(DRAWN)
-        .map(|&(id, score)| ClassScore { name: labels[id].clone(), score })
+        .map(|&(id, score)| ClassScore {
+            name: labels[id].clone(),
+            score,
+        })
         .collect();
     let failed = |e: ImageError| EngineError::internal(format!("drawing `{path}`: {e}"));
     let picture = classification_picture(view, &rows).map_err(failed)?;
@@ -249,11 +296,13 @@ fn draw(view: &Image, ranked: &[(usize, f32)], labels: &[String], path: &str) ->
     let path = Path::new(path);
     let temp = atomic::temp_beside(path);
     // Not synced to disk: after a power cut the prediction is simply run again.
-    fs::write(&temp, png).and_then(|()| fs::rename(&temp, path)).map_err(|e| {
-        // Best effort: the error that matters is already in hand.
-        let _ = fs::remove_file(&temp);
-        EngineError::from(e).with("path", path.display().to_string())
-    })
+    fs::write(&temp, png)
+        .and_then(|()| fs::rename(&temp, path))
+        .map_err(|e| {
+            // Best effort: the error that matters is already in hand.
+            let _ = fs::remove_file(&temp);
+            EngineError::from(e).with("path", path.display().to_string())
+        })
 }
 
 /// Maps in order, on up to `threads` threads.
@@ -271,7 +320,9 @@ fn parallel<T: Sync, R: Send>(items: &[T], threads: usize, f: impl Fn(&T) -> R +
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(i) else { break };
                     let result = f(item);
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((i, result));
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((i, result));
                 }
             });
         }
@@ -293,16 +344,33 @@ mod tests {
         scores[3] = 0.29;
         let ranked = rank(&scores);
         assert_eq!(ranked.len(), LISTED);
-        assert_eq!(ranked.iter().map(|r| r.0).take(4).collect::<Vec<_>>(), [7, 3, 0, 1]);
+        assert_eq!(
+            ranked.iter().map(|r| r.0).take(4).collect::<Vec<_>>(),
+            [7, 3, 0, 1]
+        );
         let list = listing(&ranked, &labels);
-        assert_eq!(list[0], json!({ "category": "c7", "category_id": 7, "score": 0.6 }));
+        assert_eq!(
+            list[0],
+            json!({ "category": "c7", "category_id": 7, "score": 0.6 })
+        );
     }
 
     #[test]
     fn keeps_pictures_inside_their_folder() {
         let dir = Path::new("/w/out");
-        assert_eq!(place_picture(dir, "a b.png").ok().as_deref(), Some("/w/out/a b.png"));
-        for name in ["", ".", "..", "../x.png", "/etc/x.png", "a\\b.png", "a\0.png"] {
+        assert_eq!(
+            place_picture(dir, "a b.png").ok().as_deref(),
+            Some("/w/out/a b.png")
+        );
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x.png",
+            "/etc/x.png",
+            "a\\b.png",
+            "a\0.png",
+        ] {
             assert!(place_picture(dir, name).is_err(), "{name:?}");
         }
     }
@@ -311,7 +379,10 @@ mod tests {
     fn maps_in_order_on_any_number_of_threads() {
         let items: Vec<usize> = (0..100).collect();
         for threads in [1, 2, 7, 200] {
-            assert_eq!(parallel(&items, threads, |i| i * 2), items.iter().map(|i| i * 2).collect::<Vec<_>>());
+            assert_eq!(
+                parallel(&items, threads, |i| i * 2),
+                items.iter().map(|i| i * 2).collect::<Vec<_>>()
+            );
         }
         assert!(parallel(&[] as &[u8], 4, |b| *b).is_empty());
     }

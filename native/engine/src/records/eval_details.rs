@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
-use oarlock_jobs::{ErrorCode, JobError};
+use oarlock_jobs::ErrorCode;
 use oarlock_weights::atomic;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
+
+use crate::EngineError;
 
 /// Largest file: 100,000 images of 1,000 classes take about 1 GiB.
 const MAX_BYTES: u64 = 4 << 30;
@@ -55,12 +57,12 @@ impl EvalDetails {
     /// # Errors
     /// `NotReady` when there is no such file, `InvalidData` when it is damaged or belongs to another
     /// number of classes, `ResourceExhausted` when it is too large.
-    pub fn read(path: &Path, classes: usize) -> Result<Self, JobError> {
+    pub fn read(path: &Path, classes: usize) -> crate::Result<Self> {
         let file = File::open(path).map_err(|e| {
             if e.kind() != io::ErrorKind::NotFound {
-                return JobError::from(e);
+                return EngineError::from(e);
             }
-            JobError::new(
+            EngineError::new(
                 ErrorCode::NotReady,
                 "this checkpoint has no stored validation predictions (eval_details.json)",
             )
@@ -69,12 +71,15 @@ impl EvalDetails {
         })?;
         let size = file.metadata()?.len();
         if size > MAX_BYTES {
-            let what = format!("'{}' has {size} bytes, more than {MAX_BYTES}", path.display());
-            return Err(JobError::new(ErrorCode::ResourceExhausted, what));
+            let what = format!(
+                "'{}' has {size} bytes, more than {MAX_BYTES}",
+                path.display()
+            );
+            return Err(EngineError::new(ErrorCode::ResourceExhausted, what));
         }
         Self::parse(BufReader::with_capacity(1 << 18, file), classes).map_err(|e| {
             let what = format!("'{}' is damaged or of another model: {e}", path.display());
-            JobError::new(ErrorCode::InvalidData, what).hint("evaluate a newer checkpoint")
+            EngineError::new(ErrorCode::InvalidData, what).hint("evaluate a newer checkpoint")
         })
     }
 
@@ -83,7 +88,9 @@ impl EvalDetails {
         let details = Details(classes).deserialize(&mut json)?;
         json.end()?;
         if let Some(label) = details.true_labels.iter().find(|&&l| l as usize >= classes) {
-            return Err(Error::custom(format!("label {label}, but there are {classes} classes")));
+            return Err(Error::custom(format!(
+                "label {label}, but there are {classes} classes"
+            )));
         }
         if details.scores.len() != details.true_labels.len() * classes {
             return Err(Error::custom("labels and predictions differ in number"));
@@ -111,7 +118,10 @@ impl<'de> Visitor<'de> for Details {
     }
 
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<EvalDetails, A::Error> {
-        let mut details = EvalDetails { classes: self.0, ..EvalDetails::default() };
+        let mut details = EvalDetails {
+            classes: self.0,
+            ..EvalDetails::default()
+        };
         let (mut labels, mut scores) = (false, false);
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
@@ -181,14 +191,20 @@ impl<'de> Visitor<'de> for Row<'_> {
         let start = self.0.len();
         while let Some(Score(score)) = row.next_element()? {
             if self.0.len() - start == self.1 {
-                return Err(A::Error::custom(format!("a row of more than {} scores", self.1)));
+                return Err(A::Error::custom(format!(
+                    "a row of more than {} scores",
+                    self.1
+                )));
             }
             self.0.push(score);
         }
         if self.0.len() - start == self.1 {
             Ok(())
         } else {
-            Err(A::Error::custom(format!("a row of {} scores", self.0.len() - start)))
+            Err(A::Error::custom(format!(
+                "a row of {} scores",
+                self.0.len() - start
+            )))
         }
     }
 }
@@ -199,7 +215,11 @@ struct Score(f32);
 impl<'de> Deserialize<'de> for Score {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let v = f32::deserialize(d)?;
-        if v.is_finite() { Ok(Self(v)) } else { Err(D::Error::custom("a score beyond all bounds")) }
+        if v.is_finite() {
+            Ok(Self(v))
+        } else {
+            Err(D::Error::custom("a score beyond all bounds"))
+        }
     }
 }
 
@@ -222,7 +242,10 @@ mod tests {
         };
         details.write(&path).unwrap();
         assert_eq!(EvalDetails::read(&path, 3).unwrap(), details);
-        let empty = EvalDetails { classes: 3, ..EvalDetails::default() };
+        let empty = EvalDetails {
+            classes: 3,
+            ..EvalDetails::default()
+        };
         empty.write(&path).unwrap();
         assert_eq!(EvalDetails::read(&path, 3).unwrap(), empty);
     }
@@ -231,8 +254,8 @@ mod tests {
     fn says_clearly_that_there_are_no_predictions() {
         let dir = tempfile::tempdir().unwrap();
         let error = EvalDetails::read(&dir.path().join(FILE_NAME), 3).unwrap_err();
-        assert_eq!(error.code, ErrorCode::NotReady);
-        assert!(error.message.contains("eval_details.json"));
+        assert_eq!(error.code(), ErrorCode::NotReady);
+        assert!(error.0.message.contains("eval_details.json"));
     }
 
     #[test]

@@ -6,11 +6,12 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use oarlock_jobs::{ErrorCode, JobError, Metrics};
+use oarlock_jobs::{ErrorCode, Metrics};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::yaml;
+use crate::{EngineError, Result};
 
 /// How an image becomes the network's input.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,7 +58,7 @@ impl ModelYml {
     ///
     /// # Errors
     /// `Internal` when the text cannot be made, which no content causes.
-    pub fn to_yaml(&self) -> Result<String, JobError> {
+    pub fn to_yaml(&self) -> Result<String> {
         let p = &self.preprocessing;
         let mut root = json!({
             "Model": self.model,
@@ -91,21 +92,25 @@ impl ModelYml {
             map.extend(self.extra.iter().map(|(k, v)| (k.clone(), v.clone())));
         }
         serde_yaml_ng::to_string(&root)
-            .map_err(|e| JobError::new(ErrorCode::Internal, format!("model.yml: {e}")))
+            .map_err(|e| EngineError::new(ErrorCode::Internal, format!("model.yml: {e}")))
     }
 
     /// Reads a `model.yml` of ours or of PaddleX.
     ///
     /// # Errors
     /// `NotFound` when there is none, `InvalidData` when it is no YAML or names no model or labels.
-    pub fn read(path: &Path) -> Result<Self, JobError> {
+    pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| {
-            let mut error = JobError::from(e);
-            error.message = format!("'{}': {}", path.display(), error.message);
+            let mut error = EngineError::from(e);
+            error.0.message = format!("'{}': {}", path.display(), error.0.message);
             error
         })?;
         Self::parse(&text).map_err(|mut e| {
-            e.message = format!("'{}' is no usable model description: {}", path.display(), e.message);
+            e.0.message = format!(
+                "'{}' is no usable model description: {}",
+                path.display(),
+                e.0.message
+            );
             e
         })
     }
@@ -114,9 +119,9 @@ impl ModelYml {
     ///
     /// # Errors
     /// `InvalidData`, see [`ModelYml::read`].
-    pub fn parse(text: &str) -> Result<Self, JobError> {
+    pub fn parse(text: &str) -> Result<Self> {
         let root = yaml::parse(text)?;
-        let invalid = |what: &str| JobError::new(ErrorCode::InvalidData, what);
+        let invalid = |what: &str| EngineError::new(ErrorCode::InvalidData, what);
         let attributes = &root["_Attributes"];
         let labels = attributes["labels"]
             .as_array()
@@ -125,9 +130,17 @@ impl ModelYml {
             // A label such as 1 or yes was written without quotes by hand.
             .map(|l| l.as_str().map_or_else(|| l.to_string(), str::to_owned))
             .collect();
-        let epoch = |v: &Value| v.as_f64().filter(|e| (0.0..1e9).contains(e)).map(|e| e as u32);
+        let epoch = |v: &Value| {
+            v.as_f64()
+                .filter(|e| (0.0..1e9).contains(e))
+                .map(|e| e as u32)
+        };
         let metrics = attributes["eval_metrics"].as_object();
-        let metrics = metrics.into_iter().flatten().map(|(k, v)| (k.clone(), v.as_f64())).collect();
+        let metrics = metrics
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.as_f64()))
+            .collect();
         const KNOWN: [&str; 7] = [
             "Model",
             "Transforms",
@@ -140,8 +153,14 @@ impl ModelYml {
         let extra = root.as_object().into_iter().flatten();
         let extra = extra.filter(|(k, _)| !KNOWN.contains(&k.as_str()));
         Ok(Self {
-            model: root["Model"].as_str().ok_or_else(|| invalid("'Model' is missing"))?.to_owned(),
-            model_type: attributes["model_type"].as_str().unwrap_or("classifier").to_owned(),
+            model: root["Model"]
+                .as_str()
+                .ok_or_else(|| invalid("'Model' is missing"))?
+                .to_owned(),
+            model_type: attributes["model_type"]
+                .as_str()
+                .unwrap_or("classifier")
+                .to_owned(),
             labels,
             eval_metrics: metrics,
             best_accuracy: attributes["best_accuracy"].as_f64(),
@@ -161,20 +180,30 @@ fn shortest(v: f32) -> f64 {
 }
 
 fn numbers<const N: usize>(v: &Value) -> Option<[u32; N]> {
-    let list: Option<Vec<u32>> =
-        v.as_array()?.iter().map(|x| u32::try_from(x.as_u64()?).ok()).collect();
+    let list: Option<Vec<u32>> = v
+        .as_array()?
+        .iter()
+        .map(|x| u32::try_from(x.as_u64()?).ok())
+        .collect();
     list?.try_into().ok()
 }
 
 fn floats(v: &Value) -> Option<[f32; 3]> {
-    let list: Option<Vec<f32>> = v.as_array()?.iter().map(|x| Some(x.as_f64()? as f32)).collect();
+    let list: Option<Vec<f32>> = v
+        .as_array()?
+        .iter()
+        .map(|x| Some(x.as_f64()? as f32))
+        .collect();
     list?.try_into().ok()
 }
 
 /// Finds the known transforms in PaddleX's list; what is absent keeps the library's default.
 fn preprocessing(transforms: &Value) -> Preprocessing {
     let find = |name: &str| transforms.as_array()?.iter().find_map(|t| t.get(name));
-    let side = |v: Option<&Value>| v.and_then(Value::as_u64).and_then(|v| u32::try_from(v).ok());
+    let side = |v: Option<&Value>| {
+        v.and_then(Value::as_u64)
+            .and_then(|v| u32::try_from(v).ok())
+    };
     let normalize = find("Normalize");
     let channel = |key: &str| normalize.and_then(|n| floats(n.get(key)?));
     Preprocessing {
@@ -196,9 +225,11 @@ mod tests {
         ModelYml {
             model: "ResNet50_vd".into(),
             model_type: "classifier".into(),
-            labels: ["daisy", "玫瑰", "yes", "1", "a: b #c", "", "null", "~", "- x"]
-                .map(String::from)
-                .to_vec(),
+            labels: [
+                "daisy", "玫瑰", "yes", "1", "a: b #c", "", "null", "~", "- x",
+            ]
+            .map(String::from)
+            .to_vec(),
             eval_metrics: [("acc1".to_owned(), Some(0.91)), ("acc5".to_owned(), None)]
                 .into_iter()
                 .collect(),
@@ -223,8 +254,13 @@ mod tests {
         assert!(text.contains("- 0.485\n"), "{text}");
         assert_eq!(ModelYml::parse(&text).unwrap(), sample());
         let mut exported = sample();
-        exported.extra.insert("Inputs".into(), json!([{ "name": "image" }]));
-        assert_eq!(ModelYml::parse(&exported.to_yaml().unwrap()).unwrap(), exported);
+        exported
+            .extra
+            .insert("Inputs".into(), json!([{ "name": "image" }]));
+        assert_eq!(
+            ModelYml::parse(&exported.to_yaml().unwrap()).unwrap(),
+            exported
+        );
     }
 
     #[test]
@@ -251,9 +287,21 @@ mod tests {
     #[test]
     fn refuses_damaged_and_explosive_text() {
         let bomb: String = (0..40).fold("a0: &a0 [x,x,x,x,x,x,x,x]\n".to_owned(), |s, i| {
-            s + &format!("a{}: &a{} [{}]\n", i + 1, i + 1, vec![format!("*a{i}"); 8].join(","))
+            s + &format!(
+                "a{}: &a{} [{}]\n",
+                i + 1,
+                i + 1,
+                vec![format!("*a{i}"); 8].join(",")
+            )
         });
-        for text in ["", "[", "Model: x", "Model: {}\n_Attributes: {labels: 3}", &bomb, &"[".repeat(1 << 16)] {
+        for text in [
+            "",
+            "[",
+            "Model: x",
+            "Model: {}\n_Attributes: {labels: 3}",
+            &bomb,
+            &"[".repeat(1 << 16),
+        ] {
             assert!(ModelYml::parse(text).is_err());
         }
     }

@@ -45,13 +45,19 @@ impl OutLog {
     /// When the files cannot be created.
     pub fn open(task_dir: &Path, append: bool) -> io::Result<Self> {
         let open = |name: &str| -> io::Result<File> {
-            let file = OpenOptions::new().create(true).append(true).open(task_dir.join(name))?;
+            let file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(task_dir.join(name))?;
             if !append {
                 file.set_len(0)?;
             }
             Ok(file)
         };
-        Ok(Self { out: open("out.log")?, err: open("err.log")? })
+        Ok(Self {
+            out: open("out.log")?,
+            err: open("err.log")?,
+        })
     }
 
     /// `[TRAIN] Epoch=3/10, Step=18/20, loss=0.412000, …, time_each_step=0.12s, eta=1:23:45`
@@ -193,7 +199,10 @@ mod tests {
             .map(|l| {
                 // `YYYY-MM-DD HH:MM:SS [LEVEL]<TAB>`
                 assert!(l.as_bytes()[4] == b'-' && l.as_bytes()[10] == b' ');
-                assert_eq!(l.find('\t').map(|t| l[t - 1..t].to_owned()), Some("]".into()));
+                assert_eq!(
+                    l.find('\t').map(|t| l[t - 1..t].to_owned()),
+                    Some("]".into())
+                );
                 l[20..].to_owned()
             })
             .collect()
@@ -214,8 +223,10 @@ mod tests {
             eta: Some(5025.4),
         })
         .unwrap();
-        log.epoch_finished(3, &metrics(&[("loss", Some(12.5))])).unwrap();
-        log.eval_finished(2, &metrics(&[("acc1", Some(0.91))])).unwrap();
+        log.epoch_finished(3, &metrics(&[("loss", Some(12.5))]))
+            .unwrap();
+        log.eval_finished(2, &metrics(&[("acc1", Some(0.91))]))
+            .unwrap();
         log.saved(Path::new("/w/output/epoch_2")).unwrap();
         log.best(2, "acc1", 0.91).unwrap();
         assert_eq!(
@@ -233,9 +244,15 @@ mod tests {
     #[test]
     fn appends_on_resume_and_truncates_on_a_fresh_start() {
         let dir = tempfile::tempdir().unwrap();
-        OutLog::open(dir.path(), false).unwrap().error("one").unwrap();
+        OutLog::open(dir.path(), false)
+            .unwrap()
+            .error("one")
+            .unwrap();
         OutLog::open(dir.path(), true).unwrap().info("two").unwrap();
-        assert_eq!(lines(dir.path(), "out.log"), ["[ERROR]\tone", "[INFO]\ttwo"]);
+        assert_eq!(
+            lines(dir.path(), "out.log"),
+            ["[ERROR]\tone", "[INFO]\ttwo"]
+        );
         assert_eq!(lines(dir.path(), "err.log"), ["[ERROR]\tone"]);
         OutLog::open(dir.path(), false).unwrap();
         assert!(lines(dir.path(), "out.log").is_empty());

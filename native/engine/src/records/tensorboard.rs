@@ -32,8 +32,11 @@ impl EventWriter {
     pub fn create(dir: &Path, purge_from: Option<u64>) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host: String =
-            host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        let host: String = host
+            .trim()
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+            .collect();
         let name = format!(
             "events.out.tfevents.{:010}.{}.{}.{}",
             now() as u64,
@@ -41,7 +44,10 @@ impl EventWriter {
             std::process::id(),
             FILES.fetch_add(1, Ordering::Relaxed)
         );
-        let file = OpenOptions::new().append(true).create_new(true).open(dir.join(name))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(dir.join(name))?;
         let mut writer = Self { file };
         let mut first = event(0);
         bytes_field(&mut first, 3, b"brain.Event:2"); // file_version
@@ -89,7 +95,9 @@ impl EventWriter {
 
 /// Seconds since the epoch.
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
 }
 
 /// An `Event` with wall time and step.
@@ -140,7 +148,11 @@ fn crc32c(bytes: &[u8]) -> u32 {
             let mut crc = i as u32;
             let mut bit = 0;
             while bit < 8 {
-                crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+                crc = if crc & 1 == 1 {
+                    crc >> 1 ^ 0x82f6_3b78
+                } else {
+                    crc >> 1
+                };
                 bit += 1;
             }
             table[i] = crc;
@@ -148,7 +160,9 @@ fn crc32c(bytes: &[u8]) -> u32 {
         }
         table
     };
-    !bytes.iter().fold(!0u32, |crc, &b| TABLE[usize::from(crc as u8 ^ b)] ^ crc >> 8)
+    !bytes.iter().fold(!0u32, |crc, &b| {
+        TABLE[usize::from(crc as u8 ^ b)] ^ crc >> 8
+    })
 }
 
 #[cfg(test)]
@@ -168,11 +182,20 @@ mod tests {
     fn frames_records_and_encodes_events() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(&dir.path().join("vdl_log"), Some(300)).unwrap();
-        let metrics: Metrics =
-            [("loss".to_owned(), Some(0.5)), ("acc1".to_owned(), None)].into_iter().collect();
+        let metrics: Metrics = [("loss".to_owned(), Some(0.5)), ("acc1".to_owned(), None)]
+            .into_iter()
+            .collect();
         writer.train(300, &metrics).unwrap();
-        let path = fs::read_dir(dir.path().join("vdl_log")).unwrap().next().unwrap().unwrap();
-        assert!(path.file_name().to_string_lossy().starts_with("events.out.tfevents."));
+        let path = fs::read_dir(dir.path().join("vdl_log"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        assert!(
+            path.file_name()
+                .to_string_lossy()
+                .starts_with("events.out.tfevents.")
+        );
         let bytes = fs::read(path.path()).unwrap();
         let mut rest = bytes.as_slice();
         let mut payloads = Vec::new();
@@ -186,7 +209,8 @@ mod tests {
         }
         assert_eq!(payloads[0], b"\x10\x00\x1a\x0dbrain.Event:2");
         assert_eq!(payloads[1], b"\x10\xac\x02\x3a\x02\x08\x01");
-        let mut wanted = b"\x10\xac\x02\x2a\x26\x0a\x24\x0a\x1d-Metrics/Training(Step): loss\x15".to_vec();
+        let mut wanted =
+            b"\x10\xac\x02\x2a\x26\x0a\x24\x0a\x1d-Metrics/Training(Step): loss\x15".to_vec();
         wanted.extend(0.5f32.to_le_bytes());
         assert_eq!(payloads[2], wanted);
         assert_eq!(payloads.len(), 3);

@@ -1,8 +1,10 @@
 //! YAML as data: what Python writes with type tags is read without building any object.
 
-use oarlock_jobs::{ErrorCode, JobError};
+use oarlock_jobs::ErrorCode;
 use serde_json::{Map, Number, Value as Json};
 use serde_yaml_ng::Value as Yaml;
+
+use crate::{EngineError, Result};
 
 /// Largest file: a `model.yml` with ten thousand labels stays below 1 MiB.
 const MAX_BYTES: usize = 8 << 20;
@@ -12,10 +14,13 @@ const MAX_BYTES: usize = 8 << 20;
 ///
 /// # Errors
 /// `InvalidData` when the text is too long, no YAML, nested too deeply or multiplied by aliases.
-pub(super) fn parse(text: &str) -> Result<Json, JobError> {
-    let invalid = |what: String| JobError::new(ErrorCode::InvalidData, what);
+pub(super) fn parse(text: &str) -> Result<Json> {
+    let invalid = |what: String| EngineError::new(ErrorCode::InvalidData, what);
     if text.len() > MAX_BYTES {
-        return Err(invalid(format!("the YAML text has {} bytes, more than {MAX_BYTES}", text.len())));
+        return Err(invalid(format!(
+            "the YAML text has {} bytes, more than {MAX_BYTES}",
+            text.len()
+        )));
     }
     let yaml: Yaml = serde_yaml_ng::from_str(text).map_err(|e| invalid(e.to_string()))?;
     Ok(to_json(yaml))
@@ -29,7 +34,10 @@ fn to_json(yaml: Yaml) -> Json {
         Yaml::Number(n) => match (n.as_i64(), n.as_u64()) {
             (Some(i), _) => i.into(),
             (_, Some(u)) => u.into(),
-            _ => n.as_f64().and_then(Number::from_f64).map_or(Json::Null, Json::Number),
+            _ => n
+                .as_f64()
+                .and_then(Number::from_f64)
+                .map_or(Json::Null, Json::Number),
         },
         Yaml::String(s) => Json::String(s),
         Yaml::Sequence(items) => {
@@ -55,7 +63,9 @@ fn to_json(yaml: Yaml) -> Json {
 
 /// `numpy.core.multiarray.scalar`: `[{args: [f8, …], state: [3, <, …]}, base64 of the bytes]`.
 fn numpy_scalar(items: &[Json]) -> Option<Json> {
-    let [dtype, Json::String(raw)] = items else { return None };
+    let [dtype, Json::String(raw)] = items else {
+        return None;
+    };
     let code = dtype.get("args")?.get(0)?.as_str()?;
     let order = dtype.get("state")?.get(1)?.as_str()?;
     let mut bytes = base64(raw)?;
@@ -76,7 +86,9 @@ fn numpy_scalar(items: &[Json]) -> Option<Json> {
 
 /// `collections.OrderedDict`: a list that holds one list of pairs with text first.
 fn ordered_dict(items: &[Json]) -> Option<Json> {
-    let [Json::Array(pairs)] = items else { return None };
+    let [Json::Array(pairs)] = items else {
+        return None;
+    };
     if pairs.is_empty() {
         return None;
     }
