@@ -88,7 +88,7 @@ describe('classification of MNIST, over HTTP', { concurrency: false }, () => {
     await server.ok('POST', '/project/task/train', { tid });
     await server.fails('conflict', 'POST', '/project/task/train', { tid });
     const running = await server.until(
-      120,
+      300,
       'GET',
       '/project/task/metrics',
       { tid, type: 'train' },
@@ -102,7 +102,7 @@ describe('classification of MNIST, over HTTP', { concurrency: false }, () => {
     assert.equal(log.log_file, join(dir, 'out.log'));
     assert.equal((await server.ok('GET', '/project/task', { tid })).task_status, 3);
     await server.until(
-      240,
+      900,
       'GET',
       '/project/task/metrics',
       { tid, type: 'train' },
@@ -116,7 +116,7 @@ describe('classification of MNIST, over HTTP', { concurrency: false }, () => {
     assert.ok(stopped.max_saved_epochs >= 1);
     await server.fails('conflict', 'PUT', '/project/task/train', { tid, act: 'stop' });
     await server.ok('PUT', '/project/task/train', { tid, act: 'resume', epoch: stopped.max_saved_epochs });
-    const done = await server.until(600, 'GET', '/project/task', { tid }, (a) => ![3].includes(a.task_status), 300);
+    const done = await server.until(1500, 'GET', '/project/task', { tid }, (a) => ![3].includes(a.task_status), 300);
     assert.equal(done.task_status, 4, JSON.stringify(done));
   });
 
