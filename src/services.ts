@@ -251,7 +251,7 @@ function refuseWhileWorking(task: TaskRecord, what: string): void {
   const doing = IN_TRAINING.includes(task.status) ? 'is in training' : 'is busy';
   throw conflict(
     stateName('task', task.status),
-    `${what}: ${task.id} ${doing}.`,
+    `${what}: ${what.startsWith(task.id) ? 'it' : task.id} ${doing}.`,
     'Stop it first (PUT /project/task/train with act "stop"), or send "force": true.',
   );
 }
