@@ -18,13 +18,13 @@ describe('classification of MNIST, over HTTP', { concurrency: false }, () => {
   let dir = '';
   const params: Json = {
     model: 'ResNet18',
-    batch_size: 64,
+    batch_size: 32,
     num_epochs: 3,
-    learning_rate: 0.05,
+    learning_rate: 0.03,
     lr_policy: 'Cosine',
     warmup_steps: 100,
     save_interval_epochs: 1,
-    image_shape: [32, 32],
+    image_shape: [48, 48],
     horizontal_flip: false,
     vertical_flip: false,
     brightness: false,
@@ -203,14 +203,14 @@ describe('classification of MNIST, over HTTP', { concurrency: false }, () => {
     const { exported_models } = await server.ok('GET', '/model', { type: 'exported' });
     assert.equal(exported_models[0].id, emid);
     const session = await ort.InferenceSession.create(join(save_dir, 'inference_model/model.onnx'));
-    // Score the first 500 validation digits with nothing but the exported file: 28×28 scaled to int(1.143·32)=36, centre 32, as model.yml says.
+    // Score the first 500 validation digits with nothing but the exported file: 28×28 scaled to int(1.143·48)=54, centre 48, as model.yml says.
     const details = JSON.parse(readFileSync(join(dir, 'output/best_model/eval_details.json'), 'utf8')) as {
       true_labels: number[];
       pred_scores: number[][];
     };
     assert.equal(details.true_labels.length, valCount);
     const name = session.inputNames[0] ?? '';
-    const zeros = new ort.Tensor('float32', new Float32Array(2 * 3 * 32 * 32), [2, 3, 32, 32]);
+    const zeros = new ort.Tensor('float32', new Float32Array(2 * 3 * 48 * 48), [2, 3, 48, 48]);
     const out = await session.run({ [name]: zeros });
     const scores = out[session.outputNames[0] ?? '']?.data as Float32Array;
     assert.equal(scores.length, 20, 'ten classes, any batch size');

@@ -49,21 +49,39 @@ fn main() {
 fn compile_kernels() {
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|a| a == "x86_64");
     let avx512 = [
-        "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512",
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mfma",
+        "-mprefer-vector-width=512",
     ];
     let sets: [(&str, Vec<&str>); 4] = [
         ("base", vec![]),
         ("avx2", vec!["-mavx2", "-mfma", "-mf16c"]),
         ("avx512", avx512.to_vec()),
-        ("avx512bf16", avx512.into_iter().chain(["-mavx512bf16"]).collect()),
+        (
+            "avx512bf16",
+            avx512.into_iter().chain(["-mavx512bf16"]).collect(),
+        ),
     ];
     for (name, flags) in sets.iter().filter(|(name, _)| x86 || *name == "base") {
         let mut build = cc::Build::new();
-        build.cpp(true).pic(true).std("c++17").opt_level(3).flag("-fno-math-errno").flag("-fno-trapping-math").warnings(false).flag("-Wno-psabi");
+        build
+            .cpp(true)
+            .pic(true)
+            .std("c++17")
+            .opt_level(3)
+            .flag("-fno-math-errno")
+            .flag("-fno-trapping-math")
+            .warnings(false)
+            .flag("-Wno-psabi");
         for flag in flags {
             build.flag(flag);
         }
-        build.file(format!("shim/kernels/{name}.cpp")).compile(&format!("oarlock_kernels_{name}"));
+        build
+            .file(format!("shim/kernels/{name}.cpp"))
+            .compile(&format!("oarlock_kernels_{name}"));
     }
 }
 

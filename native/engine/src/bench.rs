@@ -36,7 +36,14 @@ pub struct BenchOptions {
 
 const CLASSES: usize = 1000;
 
-fn setup(options: &BenchOptions) -> Result<(oarlock_graph::Graph, oarlock_graph::WeightMap, Placement, Tensor)> {
+fn setup(
+    options: &BenchOptions,
+) -> Result<(
+    oarlock_graph::Graph,
+    oarlock_graph::WeightMap,
+    Placement,
+    Tensor,
+)> {
     let spec = DeviceSpec {
         cuda: options.cuda.into_iter().collect(),
         threads: options.threads,
@@ -47,24 +54,35 @@ fn setup(options: &BenchOptions) -> Result<(oarlock_graph::Graph, oarlock_graph:
         .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
     let weights = oarlock_graph::init_weights(&graph, 1);
     let (n, s) = (i64::from(options.batch), i64::from(options.size));
-    let images = Tensor::f_randn([n, 3, s, s], (Kind::Float, placement.device))?.f_to_kind(placement.compute)?;
+    let images = Tensor::f_randn([n, 3, s, s], (Kind::Float, placement.device))?
+        .f_to_kind(placement.compute)?;
     Ok((graph, weights, placement, ffi::to_channels_last(&images)?))
 }
 
 /// Runs `body` and says how long each timed run took.
-fn time(options: &BenchOptions, placement: Placement, mut body: impl FnMut() -> Result<Tensor>) -> Result<Value> {
+fn time(
+    options: &BenchOptions,
+    placement: Placement,
+    mut body: impl FnMut() -> Result<Tensor>,
+) -> Result<Value> {
     let (mut seconds, mut cpu_seconds) = (Vec::new(), Vec::new());
     for i in 0..options.warmup + options.steps {
         let (start, cpu) = (Instant::now(), process_time());
         let result = body()?;
         // Reading a value waits for the device.
-        let value = result.f_to_kind(Kind::Float)?.f_sum(None)?.f_double_value(&[])?;
+        let value = result
+            .f_to_kind(Kind::Float)?
+            .f_sum(None)?
+            .f_double_value(&[])?;
         if i >= options.warmup {
             seconds.push(start.elapsed().as_secs_f64());
             cpu_seconds.push((process_time() - cpu).as_secs_f64());
         }
         if !value.is_finite() {
-            return Err(EngineError::new(ErrorCode::NonFinite, format!("step {i} gave {value}")));
+            return Err(EngineError::new(
+                ErrorCode::NonFinite,
+                format!("step {i} gave {value}"),
+            ));
         }
     }
     seconds.sort_by(f64::total_cmp);
@@ -97,7 +115,11 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
     let network = Network::new(graph, &weights, placement)?;
     let labels = Tensor::f_arange(i64::from(options.batch), (Kind::Int64, placement.device))?;
     let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network)?;
-    let mut learner = Learner { network, optimizer, label_smoothing: 0.0 };
+    let mut learner = Learner {
+        network,
+        optimizer,
+        label_smoothing: 0.0,
+    };
     let mut seed = 0;
     time(options, placement, || {
         seed += 1;

@@ -264,7 +264,12 @@ pub struct Norm<'a> {
 }
 
 /// Batch norm, plus `residual` if given, then `act`, in one operation.
-pub fn norm_act(input: &Tensor, norm: &Norm, residual: Option<&Tensor>, act: Option<Act>) -> Result<Tensor> {
+pub fn norm_act(
+    input: &Tensor,
+    norm: &Norm,
+    residual: Option<&Tensor>,
+    act: Option<Act>,
+) -> Result<Tensor> {
     // The codes are those of `NormAct` in kernels.h.
     let (code, slope) = match act {
         None => (0, 0.0),
@@ -272,7 +277,11 @@ pub fn norm_act(input: &Tensor, norm: &Norm, residual: Option<&Tensor>, act: Opt
         Some(Act::Relu6) => (2, 0.0),
         Some(Act::LeakyRelu { slope }) => (3, slope),
         Some(Act::HardSwish) => (4, 0.0),
-        Some(other) => return Err(EngineError::internal(format!("a batch norm cannot apply {other:?}"))),
+        Some(other) => {
+            return Err(EngineError::internal(format!(
+                "a batch norm cannot apply {other:?}"
+            )));
+        }
     };
     // SAFETY: all tensors outlive the call; a null residual means none.
     tensor_of(|out| unsafe {
@@ -367,7 +376,11 @@ fn act_code(act: Act) -> (i32, f64) {
 /// An element-wise function; with `in_place` the input may be overwritten.
 pub fn activation(input: &Tensor, act: Act, in_place: bool) -> Result<Tensor> {
     let (code, a) = act_code(act);
-    let b = if let Act::HardSigmoid { offset, .. } = act { f64::from(offset) } else { 0.0 };
+    let b = if let Act::HardSigmoid { offset, .. } = act {
+        f64::from(offset)
+    } else {
+        0.0
+    };
     // SAFETY: `input` outlives the call; the codes are those of `ok_act`.
     tensor_of(|out| unsafe {
         ok_activation(

@@ -5,7 +5,9 @@ use oarlock_engine::exec::Network;
 use oarlock_engine::runtime::Placement;
 use oarlock_engine::train::learner::Learner;
 use oarlock_engine::train::optimizer::{Optimizer, Rule};
-use oarlock_graph::{Act, Conv, Graph, GraphBuilder, HostTensor, NodeId, Op, ParamKind, WeightMap, init_weights};
+use oarlock_graph::{
+    Act, Conv, Graph, GraphBuilder, HostTensor, NodeId, Op, ParamKind, WeightMap, init_weights,
+};
 use serde_json::Value;
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -33,15 +35,26 @@ fn recorded_weights(graph: &Graph) -> WeightMap {
                 ParamKind::NormScale | ParamKind::RunningVar => (0.4, 1.0),
                 _ => (0.2, 0.0),
             };
-            let data = unit(&name, n).into_iter().map(|u| (shift + scale * u) as f32).collect();
-            (name, HostTensor { shape: param.shape, data })
+            let data = unit(&name, n)
+                .into_iter()
+                .map(|u| (shift + scale * u) as f32)
+                .collect();
+            (
+                name,
+                HostTensor {
+                    shape: param.shape,
+                    data,
+                },
+            )
         })
         .collect()
 }
 
 fn image_batch(n: i64, size: i64) -> Tensor {
-    let values: Vec<f32> =
-        unit("input", (n * 3 * size * size) as usize).into_iter().map(|u| (u * 4.0) as f32).collect();
+    let values: Vec<f32> = unit("input", (n * 3 * size * size) as usize)
+        .into_iter()
+        .map(|u| (u * 4.0) as f32)
+        .collect();
     Tensor::from_slice(&values).reshape([n, 3, size, size])
 }
 
@@ -51,7 +64,10 @@ fn values(t: &Tensor) -> Vec<f64> {
 
 fn close(what: &str, ours: f64, theirs: f64, tolerance: f64) {
     let scale = theirs.abs().max(1.0);
-    assert!((ours - theirs).abs() <= tolerance * scale, "{what}: {ours} instead of {theirs}");
+    assert!(
+        (ours - theirs).abs() <= tolerance * scale,
+        "{what}: {ours} instead of {theirs}"
+    );
 }
 
 #[test]
@@ -71,7 +87,12 @@ fn outputs_gradients_and_training_equal_torchvisions() {
 
         let network = Network::new(graph.clone(), &weights, Placement::CPU_FP32).unwrap();
         let folded = Network::for_inference(&graph, &weights, Placement::CPU_FP32).unwrap();
-        let theirs: Vec<f64> = record["logits"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        let theirs: Vec<f64> = record["logits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v.as_f64().unwrap())
+            .collect();
         for (network, what) in [(&network, "evaluation"), (&folded, "folded")] {
             let ours = values(&network.forward(&images, false).unwrap());
             for (a, b) in ours.iter().zip(&theirs) {
@@ -85,30 +106,68 @@ fn outputs_gradients_and_training_equal_torchvisions() {
             .unwrap()
             .f_cross_entropy_loss::<&Tensor>(&labels, None, Reduction::Mean, -100, 0.1)
             .unwrap();
-        let wanted: Vec<_> = network.parameters().iter().filter(|p| p.trainable()).collect();
+        let wanted: Vec<_> = network
+            .parameters()
+            .iter()
+            .filter(|p| p.trainable())
+            .collect();
         let inputs: Vec<_> = wanted.iter().map(|p| &p.compute).collect();
         let grads = Tensor::f_run_backward(&[&loss], &inputs, false, false).unwrap();
         let norms = record["grad_norms"].as_object().unwrap();
-        let largest = norms.values().map(|v| v[0].as_f64().unwrap()).fold(0.0, f64::max);
+        let largest = norms
+            .values()
+            .map(|v| v[0].as_f64().unwrap())
+            .fold(0.0, f64::max);
         assert_eq!(norms.len(), grads.len(), "{model}");
         for (p, grad) in wanted.iter().zip(&grads) {
-            let theirs = norms.get(&p.name).unwrap_or_else(|| panic!("{model}: {}", p.name))[0].as_f64().unwrap();
+            let theirs = norms
+                .get(&p.name)
+                .unwrap_or_else(|| panic!("{model}: {}", p.name))[0]
+                .as_f64()
+                .unwrap();
             let ours = grad.to_kind(Kind::Double).norm().double_value(&[]);
             // A bias before a batch norm has no gradient but rounding errors.
-            assert!((ours - theirs).abs() <= 5e-3 * theirs + 1e-5 * largest, "{model} {}: {ours} {theirs}", p.name);
+            assert!(
+                (ours - theirs).abs() <= 5e-3 * theirs + 1e-5 * largest,
+                "{model} {}: {ours} {theirs}",
+                p.name
+            );
         }
 
         // Three steps of SGD with momentum and decay.
         let network = Network::new(graph, &weights, Placement::CPU_FP32).unwrap();
         let optimizer = Optimizer::new(Rule::Sgd, 1e-2, &network).unwrap();
-        let mut learner = Learner { network, optimizer, label_smoothing: 0.1 };
+        let mut learner = Learner {
+            network,
+            optimizer,
+            label_smoothing: 0.1,
+        };
         for theirs in record["losses"].as_array().unwrap() {
-            let loss = learner.step(&images, &labels, 0.01, 0).unwrap().loss.double_value(&[]);
-            close(&format!("{model} loss"), loss, theirs.as_f64().unwrap(), 5e-3);
+            let loss = learner
+                .step(&images, &labels, 0.01, 0)
+                .unwrap()
+                .loss
+                .double_value(&[]);
+            close(
+                &format!("{model} loss"),
+                loss,
+                theirs.as_f64().unwrap(),
+                5e-3,
+            );
         }
-        for p in learner.network.parameters().iter().filter(|p| !p.trainable()) {
+        for p in learner
+            .network
+            .parameters()
+            .iter()
+            .filter(|p| !p.trainable())
+        {
             let theirs = record["buffer_norms_after"][&p.name][0].as_f64().unwrap();
-            close(&format!("{model} {}", p.name), p.master.norm().double_value(&[]), theirs, 1e-2);
+            close(
+                &format!("{model} {}", p.name),
+                p.master.norm().double_value(&[]),
+                theirs,
+                1e-2,
+            );
         }
     }
 }
@@ -136,7 +195,10 @@ fn operations() -> Vec<(String, Build)> {
         Act::Relu,
         Act::Relu6,
         Act::HardSwish,
-        Act::HardSigmoid { slope: 0.2, offset: 0.5 },
+        Act::HardSigmoid {
+            slope: 0.2,
+            offset: 0.5,
+        },
         Act::Swish,
         Act::Sigmoid,
         Act::LeakyRelu { slope: 0.1 },
@@ -195,8 +257,14 @@ fn operations() -> Vec<(String, Build)> {
             g.slice(mixed, 3, 24)
         }),
     ));
-    list.push(("max pool".into(), Box::new(|g, a, _| g.max_pool(a, 3, 2, 1))));
-    list.push(("average pool".into(), Box::new(|g, a, _| g.avg_pool(a, 2, 2, true))));
+    list.push((
+        "max pool".into(),
+        Box::new(|g, a, _| g.max_pool(a, 3, 2, 1)),
+    ));
+    list.push((
+        "average pool".into(),
+        Box::new(|g, a, _| g.avg_pool(a, 2, 2, true)),
+    ));
     list.push((
         "adaptive pool".into(),
         Box::new(|g, a, _| g.plain(Op::AdaptiveAvgPool { size: [3, 2] }, &[a])),
@@ -223,7 +291,11 @@ fn live_weights(graph: &Graph, seed: u64) -> WeightMap {
     for (name, tensor) in &mut weights {
         let noise = unit(name, tensor.data.len());
         if tensor.shape.len() == 1 {
-            tensor.data.iter_mut().zip(noise).for_each(|(v, u)| *v += 0.6 * u as f32);
+            tensor
+                .data
+                .iter_mut()
+                .zip(noise)
+                .for_each(|(v, u)| *v += 0.6 * u as f32);
         }
     }
     weights
@@ -235,14 +307,23 @@ fn gradients_of_every_operation_equal_finite_differences() {
     let images = image_batch(2, 9);
     let labels = Tensor::from_slice(&[2i64, 0]);
     let loss_of = |network: &Network| {
-        let logits = network.forward(&images, true).unwrap().to_kind(Kind::Double);
-        logits.f_cross_entropy_loss::<&Tensor>(&labels, None, Reduction::Mean, -100, 0.0).unwrap()
+        let logits = network
+            .forward(&images, true)
+            .unwrap()
+            .to_kind(Kind::Double);
+        logits
+            .f_cross_entropy_loss::<&Tensor>(&labels, None, Reduction::Mean, -100, 0.0)
+            .unwrap()
     };
     for (name, build) in operations() {
         let graph = around(&build);
         let weights = live_weights(&graph, 3);
         let network = Network::new(graph.clone(), &weights, Placement::CPU_FP32).unwrap();
-        let wanted: Vec<_> = network.parameters().iter().filter(|p| p.trainable()).collect();
+        let wanted: Vec<_> = network
+            .parameters()
+            .iter()
+            .filter(|p| p.trainable())
+            .collect();
         let inputs: Vec<_> = wanted.iter().map(|p| &p.compute).collect();
         let grads = Tensor::f_run_backward(&[&loss_of(&network)], &inputs, false, false).unwrap();
         for (p, grad) in wanted.iter().zip(&grads).filter(|(_, g)| g.defined()) {
@@ -252,7 +333,11 @@ fn gradients_of_every_operation_equal_finite_differences() {
             let change = |sign: f64| {
                 let step = sign * 2e-3 / norm.max(1e-3);
                 let mut moved = weights.clone();
-                moved[&p.name].data.iter_mut().zip(&gradient).for_each(|(v, g)| *v += (step * g) as f32);
+                moved[&p.name]
+                    .data
+                    .iter_mut()
+                    .zip(&gradient)
+                    .for_each(|(v, g)| *v += (step * g) as f32);
                 let network = Network::new(graph.clone(), &moved, Placement::CPU_FP32).unwrap();
                 (loss_of(&network).double_value(&[]), step * norm * norm)
             };
@@ -271,7 +356,10 @@ fn gradients_of_every_operation_equal_finite_differences() {
 fn a_folded_network_gives_the_same_as_the_trained_one() {
     let images = image_batch(1, 64);
     // The `_ssld` names are the same networks.
-    for name in oarlock_zoo::classifier_names().iter().filter(|n| !n.ends_with("_ssld")) {
+    for name in oarlock_zoo::classifier_names()
+        .iter()
+        .filter(|n| !n.ends_with("_ssld"))
+    {
         // Statistics of these images, slightly disturbed: activations stay in the range of trained networks.
         let mut graph = oarlock_zoo::classifier(name, 7).unwrap();
         for node in &mut graph.nodes {
@@ -279,20 +367,31 @@ fn a_folded_network_gives_the_same_as_the_trained_one() {
                 *momentum = 1.0;
             }
         }
-        let network = Network::new(graph.clone(), &init_weights(&graph, 5), Placement::CPU_FP32).unwrap();
+        let network =
+            Network::new(graph.clone(), &init_weights(&graph, 5), Placement::CPU_FP32).unwrap();
         drop(network.forward(&images, true).unwrap());
         let mut weights = network.to_weights().unwrap();
         drop(network);
         for (key, tensor) in weights.iter_mut().filter(|(_, t)| t.shape.len() == 1) {
             let noise = unit(key, tensor.data.len());
-            tensor.data.iter_mut().zip(noise).for_each(|(v, u)| *v *= 1.0 + 0.1 * u as f32);
+            tensor
+                .data
+                .iter_mut()
+                .zip(noise)
+                .for_each(|(v, u)| *v *= 1.0 + 0.1 * u as f32);
         }
         let whole = Network::new(graph.clone(), &weights, Placement::CPU_FP32).unwrap();
         let folded = Network::for_inference(&graph, &weights, Placement::CPU_FP32).unwrap();
-        let (a, b) = (whole.forward(&images, false).unwrap(), folded.forward(&images, false).unwrap());
+        let (a, b) = (
+            whole.forward(&images, false).unwrap(),
+            folded.forward(&images, false).unwrap(),
+        );
         let scale = a.abs().max().double_value(&[]).max(1.0);
         let difference = (a - b).abs().max().double_value(&[]);
-        assert!(difference <= 1e-4 * scale, "{name}: {difference} of {scale}");
+        assert!(
+            difference <= 1e-4 * scale,
+            "{name}: {difference} of {scale}"
+        );
     }
 }
 
@@ -304,12 +403,26 @@ fn bf16_follows_fp32() {
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
     let mut losses = Vec::new();
     for compute in [Kind::Float, Kind::BFloat16] {
-        let placement = Placement { device: Device::Cpu, compute };
+        let placement = Placement {
+            device: Device::Cpu,
+            compute,
+        };
         let network = Network::new(graph.clone(), &weights, placement).unwrap();
         let optimizer = Optimizer::new(Rule::Adam, 1e-4, &network).unwrap();
-        let mut learner = Learner { network, optimizer, label_smoothing: 0.0 };
-        let run: Vec<f64> =
-            (0..4).map(|i| learner.step(&images, &labels, 1e-4, i).unwrap().loss.double_value(&[])).collect();
+        let mut learner = Learner {
+            network,
+            optimizer,
+            label_smoothing: 0.0,
+        };
+        let run: Vec<f64> = (0..4)
+            .map(|i| {
+                learner
+                    .step(&images, &labels, 1e-4, i)
+                    .unwrap()
+                    .loss
+                    .double_value(&[])
+            })
+            .collect();
         losses.push(run);
     }
     for (fp32, bf16) in losses[0].iter().zip(&losses[1]) {
@@ -337,7 +450,11 @@ fn dropout_depends_on_the_seed_alone_and_keeps_the_mean() {
     assert_eq!(run(1, false).min().double_value(&[]), 1.0);
     let y = run(3, true);
     assert!((y.mean(Kind::Double).double_value(&[]) - 1.0).abs() < 0.01);
-    let zeros = y.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+    let zeros = y
+        .eq(0.0)
+        .to_kind(Kind::Double)
+        .mean(Kind::Double)
+        .double_value(&[]);
     assert!((zeros - 0.25).abs() < 0.01, "{zeros}");
 }
 
@@ -348,7 +465,13 @@ fn a_missing_or_misshapen_weight_is_named() {
     let fc = weights.shift_remove("fc.weight").unwrap();
     let error = Network::new(graph.clone(), &weights, Placement::CPU_FP32).unwrap_err();
     assert!(error.to_string().contains("fc.weight"), "{error}");
-    weights.insert("fc.weight".into(), HostTensor { shape: vec![512, 10], data: fc.data });
+    weights.insert(
+        "fc.weight".into(),
+        HostTensor {
+            shape: vec![512, 10],
+            data: fc.data,
+        },
+    );
     let error = Network::new(graph, &weights, Placement::CPU_FP32).unwrap_err();
     assert!(error.to_string().contains("[512, 10]"), "{error}");
 }

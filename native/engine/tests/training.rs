@@ -7,9 +7,15 @@ use std::path::Path;
 
 use common::{Recorder, dataset, recorder, spec};
 use oarlock_engine::{CancelToken, EventSink, run_job};
-use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Resume, TrainResult, TrainSpec};
+use oarlock_jobs::{
+    ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Resume, TrainResult, TrainSpec,
+};
 
-fn run(spec: &TrainSpec, sink: &dyn EventSink, cancel: &CancelToken) -> Result<TrainResult, JobError> {
+fn run(
+    spec: &TrainSpec,
+    sink: &dyn EventSink,
+    cancel: &CancelToken,
+) -> Result<TrainResult, JobError> {
     match run_job("test", JobSpec::Train(Box::new(spec.clone())), sink, cancel) {
         JobOutcome::Train(result) => Ok(result),
         JobOutcome::Failed(error) => Err(error),
@@ -23,7 +29,8 @@ fn train(spec: &TrainSpec) -> Result<TrainResult, JobError> {
 
 /// Bytes of the weights and of the optimizer state.
 fn checkpoint(task: &Path, name: &str) -> [Vec<u8>; 2] {
-    ["model.safetensors", "optimizer.safetensors"].map(|f| fs::read(task.join("output").join(name).join(f)).unwrap())
+    ["model.safetensors", "optimizer.safetensors"]
+        .map(|f| fs::read(task.join("output").join(name).join(f)).unwrap())
 }
 
 #[test]
@@ -37,36 +44,74 @@ fn learns_and_leaves_what_the_contract_names() {
     let result = run(&spec, &sink, &CancelToken::new()).unwrap();
     assert_eq!((result.stopped, result.completed_epochs), (false, 5));
     let best = result.best_metrics["acc1"].unwrap();
-    assert!(best > 0.8, "accuracy {best} after 5 epochs on three trivial patterns");
+    assert!(
+        best > 0.8,
+        "accuracy {best} after 5 epochs on three trivial patterns"
+    );
 
     let output = dir.path().join("T0001/output");
     for name in ["epoch_2", "epoch_4", "epoch_5", "best_model"] {
-        for file in
-            ["model.safetensors", "optimizer.safetensors", "model.yml", "eval_details.json", "graph.json", ".success"]
-        {
+        for file in [
+            "model.safetensors",
+            "optimizer.safetensors",
+            "model.yml",
+            "eval_details.json",
+            "graph.json",
+            ".success",
+        ] {
             assert!(output.join(name).join(file).exists(), "{name}/{file}");
         }
     }
     assert!(!output.join("epoch_1").exists() && !output.join("resume").exists());
-    let left: Vec<_> = fs::read_dir(&output).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|n| n.to_string_lossy().starts_with('.')), "temporary folders stayed: {left:?}");
+    let left: Vec<_> = fs::read_dir(&output)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(
+        !left.iter().any(|n| n.to_string_lossy().starts_with('.')),
+        "temporary folders stayed: {left:?}"
+    );
 
     let events = sink.events.lock().unwrap();
-    assert!(matches!(&events[0], JobEvent::Started { device, precision, .. } if device == "cpu" && precision == "fp32"));
+    assert!(
+        matches!(&events[0], JobEvent::Started { device, precision, .. } if device == "cpu" && precision == "fp32")
+    );
     let steps: Vec<_> = events
         .iter()
         .filter_map(|e| match e {
-            JobEvent::Step { epoch, step, steps, metrics, .. } => {
-                assert_eq!(metrics.keys().collect::<Vec<_>>(), ["loss", "acc1", "acc3", "lr"]);
+            JobEvent::Step {
+                epoch,
+                step,
+                steps,
+                metrics,
+                ..
+            } => {
+                assert_eq!(
+                    metrics.keys().collect::<Vec<_>>(),
+                    ["loss", "acc1", "acc3", "lr"]
+                );
                 Some((*epoch, *step, *steps))
             }
             _ => None,
         })
         .collect();
-    assert_eq!(steps[..5], [(1, 2, 9), (1, 4, 9), (1, 6, 9), (1, 8, 9), (2, 2, 9)]);
-    assert_eq!(events.iter().filter(|e| matches!(e, JobEvent::Eval { .. })).count(), 3);
+    assert_eq!(
+        steps[..5],
+        [(1, 2, 9), (1, 4, 9), (1, 6, 9), (1, 8, 9), (2, 2, 9)]
+    );
+    assert_eq!(
+        events
+            .iter()
+            .filter(|e| matches!(e, JobEvent::Eval { .. }))
+            .count(),
+        3
+    );
     let log = fs::read_to_string(dir.path().join("T0001/out.log")).unwrap();
-    for text in ["[TRAIN] Epoch=1/5, Step=2/9, loss=", "[TRAIN] Epoch 5 finished, loss=", "[EVAL] Finished, Epoch=5, acc1="] {
+    for text in [
+        "[TRAIN] Epoch=1/5, Step=2/9, loss=",
+        "[TRAIN] Epoch 5 finished, loss=",
+        "[EVAL] Finished, Epoch=5, acc1=",
+    ] {
         assert!(log.contains(text), "{text} is not in {log}");
     }
 }
@@ -87,7 +132,10 @@ fn the_same_seed_gives_the_same_training() {
         weights.push(checkpoint(&dir.path().join(task), "epoch_1"));
     }
     assert_eq!(losses[0], losses[1]);
-    assert!(weights[0] == weights[1], "the weights of two equal trainings differ");
+    assert!(
+        weights[0] == weights[1],
+        "the weights of two equal trainings differ"
+    );
     assert_ne!(losses[0], losses[2]);
 }
 
@@ -115,7 +163,10 @@ fn promise_23_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit() {
         loop {
             let cancel = CancelToken::new();
             let stop = cancel.clone();
-            let sink = Recorder { events: Default::default(), on_step: move |_, _| stop.cancel() };
+            let sink = Recorder {
+                events: Default::default(),
+                on_step: move |_, _| stop.cancel(),
+            };
             let result = run(&spec, &sink, &cancel).unwrap();
             pieces += 1;
             spec.resume = Resume::Latest;
@@ -126,7 +177,10 @@ fn promise_23_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit() {
             assert!(pieces < 20);
         }
         assert!(pieces >= 6, "{pieces} pieces");
-        assert!(whole == checkpoint(Path::new(&spec.task_dir), "epoch_2"), "{model}: resumed and uninterrupted differ");
+        assert!(
+            whole == checkpoint(Path::new(&spec.task_dir), "epoch_2"),
+            "{model}: resumed and uninterrupted differ"
+        );
     }
 }
 
@@ -150,7 +204,11 @@ fn a_torn_checkpoint_is_refused_and_an_older_one_used() {
     spec.resume = Resume::Epoch { epoch: 3 };
     let error = train(&spec).unwrap_err();
     assert_eq!(error.code, ErrorCode::InvalidData);
-    assert!(error.message.contains("model.safetensors") && error.message.contains("checksum"), "{}", error.message);
+    assert!(
+        error.message.contains("model.safetensors") && error.message.contains("checksum"),
+        "{}",
+        error.message
+    );
 
     // Resuming from the newest passes it over, trains epoch 3 again and gets the same.
     spec.resume = Resume::Latest;
@@ -161,13 +219,21 @@ fn a_torn_checkpoint_is_refused_and_an_older_one_used() {
         JobEvent::Started { notes, .. } => notes.join("\n"),
         other => panic!("{other:?}"),
     };
-    assert!(notes.contains("damaged") && notes.contains("resumed after epoch 2"), "{notes}");
+    assert!(
+        notes.contains("damaged") && notes.contains("resumed after epoch 2"),
+        "{notes}"
+    );
 
     for file in [".success", "optimizer.safetensors", "state.json"] {
         fs::remove_file(task.join("output/epoch_3").join(file)).unwrap();
         spec.resume = Resume::Epoch { epoch: 3 };
         let error = train(&spec).unwrap_err();
-        assert_eq!(error.code, ErrorCode::InvalidData, "{file}: {}", error.message);
+        assert_eq!(
+            error.code,
+            ErrorCode::InvalidData,
+            "{file}: {}",
+            error.message
+        );
     }
     spec.resume = Resume::Epoch { epoch: 7 };
     assert_eq!(train(&spec).unwrap_err().code, ErrorCode::NotFound);
@@ -187,11 +253,18 @@ fn an_exploding_loss_ends_the_training_with_advice_and_keeps_checkpoints() {
     spec.params.learning_rate = 1e12;
     let error = train(&spec).unwrap_err();
     assert_eq!(error.code, ErrorCode::NonFinite, "{}", error.message);
-    assert!(error.context.contains_key("step") && error.context.contains_key("lr"), "{:?}", error.context);
+    assert!(
+        error.context.contains_key("step") && error.context.contains_key("lr"),
+        "{:?}",
+        error.context
+    );
     assert!(error.hint.unwrap().contains("learning_rate"));
     assert!(before == checkpoint(Path::new(&spec.task_dir), "epoch_1"));
     let log = fs::read_to_string(dir.path().join("T0001/err.log")).unwrap();
-    assert!(log.contains("Training stop with error! the loss became"), "{log}");
+    assert!(
+        log.contains("Training stop with error! the loss became"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -218,7 +291,11 @@ fn parameters_and_data_that_cannot_work_are_named() {
 
     let list = dir.path().join("data/train_list.txt");
     let good = fs::read_to_string(&list).unwrap();
-    for (text, part) in [("plain/0.png 9\n", "line 1"), ("plain/0.png\n", "line 1"), ("", "no training images")] {
+    for (text, part) in [
+        ("plain/0.png 9\n", "line 1"),
+        ("plain/0.png\n", "line 1"),
+        ("", "no training images"),
+    ] {
         fs::write(&list, text).unwrap();
         let error = with(&|_| {});
         assert!(error.message.contains(part), "{}", error.message);
@@ -232,6 +309,11 @@ fn parameters_and_data_that_cannot_work_are_named() {
     spec.params.class_balance = true;
     let sink = recorder();
     run(&spec, &sink, &CancelToken::new()).unwrap();
-    let JobEvent::Started { notes, .. } = &sink.events.lock().unwrap()[0] else { panic!("no start") };
-    assert!(notes[0].contains("batch_size was reduced from 500 to 12"), "{notes:?}");
+    let JobEvent::Started { notes, .. } = &sink.events.lock().unwrap()[0] else {
+        panic!("no start")
+    };
+    assert!(
+        notes[0].contains("batch_size was reduced from 500 to 12"),
+        "{notes:?}"
+    );
 }

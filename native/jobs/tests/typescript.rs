@@ -14,15 +14,40 @@ fn generated_typescript_is_current() {
     }
     text.push_str("export type Metrics = { [key in string]?: number | null };\n\n");
     declare!(
-        ErrorCode, JobError, TaskType, DatasetFormat, DatasetRef, Precision, DeviceSpec, Resume, LrPolicy,
-        ClassificationParams, TrainSpec, ModelSource, EvaluateSpec, PredictImage, PredictSpec, ExportSpec,
-        ImportSpec, JobSpec, JobEvent, TrainResult, EvaluateResult, PredictItem, PredictResult, ExportResult,
-        ImportResult, JobOutcome,
+        ErrorCode,
+        JobError,
+        TaskType,
+        DatasetFormat,
+        DatasetRef,
+        Precision,
+        DeviceSpec,
+        Resume,
+        LrPolicy,
+        ClassificationParams,
+        TrainSpec,
+        ModelSource,
+        EvaluateSpec,
+        PredictImage,
+        PredictSpec,
+        ExportSpec,
+        ImportSpec,
+        JobSpec,
+        JobEvent,
+        TrainResult,
+        EvaluateResult,
+        PredictItem,
+        PredictResult,
+        ExportResult,
+        ImportResult,
+        JobOutcome,
     );
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../src/compute/jobs.gen.ts");
     if std::env::var_os("UPDATE_GENERATED").is_some() {
         std::fs::write(path, &text).expect("write jobs.gen.ts");
     }
     let on_disk = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(on_disk == text, "src/compute/jobs.gen.ts is stale: run UPDATE_GENERATED=1 cargo test --release -p oarlock-jobs");
+    assert!(
+        on_disk == text,
+        "src/compute/jobs.gen.ts is stale: run UPDATE_GENERATED=1 cargo test --release -p oarlock-jobs"
+    );
 }

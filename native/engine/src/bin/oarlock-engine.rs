@@ -55,7 +55,11 @@ fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::V
         "bench-infer" => Ok(infer(&bench(options)?)?),
         "devices" => serde_json::to_value(oarlock_engine::runtime::devices())
             .map_err(|e| JobError::new(ErrorCode::Internal, e.to_string())),
-        "train" => train(options.get("spec").ok_or_else(|| usage("train needs --spec FILE"))?),
+        "train" => train(
+            options
+                .get("spec")
+                .ok_or_else(|| usage("train needs --spec FILE"))?,
+        ),
         _ => Err(usage(&format!("unknown command `{command}`"))),
     }
 }
@@ -63,22 +67,34 @@ fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::V
 fn bench(options: &HashMap<String, String>) -> Result<BenchOptions, JobError> {
     let number = |key: &str, default: u32| match options.get(key) {
         None => Ok(default),
-        Some(text) => text.parse().map_err(|_| usage(&format!("--{key} must be a whole number, got `{text}`"))),
+        Some(text) => text
+            .parse()
+            .map_err(|_| usage(&format!("--{key} must be a whole number, got `{text}`"))),
     };
     let precision = match options.get("precision").map(String::as_str) {
         None | Some("auto") => Precision::Auto,
         Some("fp32") => Precision::Fp32,
         Some("bf16") => Precision::Bf16,
-        Some(other) => return Err(usage(&format!("--precision must be auto, fp32 or bf16, got `{other}`"))),
+        Some(other) => {
+            return Err(usage(&format!(
+                "--precision must be auto, fp32 or bf16, got `{other}`"
+            )));
+        }
     };
     Ok(BenchOptions {
-        model: options.get("model").cloned().unwrap_or_else(|| "ResNet50".to_owned()),
+        model: options
+            .get("model")
+            .cloned()
+            .unwrap_or_else(|| "ResNet50".to_owned()),
         batch: number("batch", 16)?,
         size: number("size", 224)?,
         steps: number("steps", 5)?.max(1),
         warmup: number("warmup", 2)?,
         threads: number("threads", 0)?,
-        cuda: options.contains_key("device").then(|| number("device", 0)).transpose()?,
+        cuda: options
+            .contains_key("device")
+            .then(|| number("device", 0))
+            .transpose()?,
         precision,
     })
 }
@@ -92,8 +108,14 @@ fn train(path: &str) -> Result<serde_json::Value, JobError> {
             println!("{line}");
         }
     };
-    match run_job("cli", JobSpec::Train(Box::new(spec)), &sink, &CancelToken::new()) {
+    match run_job(
+        "cli",
+        JobSpec::Train(Box::new(spec)),
+        &sink,
+        &CancelToken::new(),
+    ) {
         JobOutcome::Failed(error) => Err(error),
-        outcome => serde_json::to_value(outcome).map_err(|e| JobError::new(ErrorCode::Internal, e.to_string())),
+        outcome => serde_json::to_value(outcome)
+            .map_err(|e| JobError::new(ErrorCode::Internal, e.to_string())),
     }
 }

@@ -56,7 +56,12 @@ impl Network {
         Self::with_fusion(graph, weights, placement, Fusion::Norm)
     }
 
-    fn with_fusion(graph: Graph, weights: &WeightMap, placement: Placement, fusion: Fusion) -> Result<Self> {
+    fn with_fusion(
+        graph: Graph,
+        weights: &WeightMap,
+        placement: Placement,
+        fusion: Fusion,
+    ) -> Result<Self> {
         let mut parameters = Vec::new();
         let mut offsets = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
@@ -84,7 +89,15 @@ impl Network {
         offsets.push(parameters.len());
         let steps = plan::steps(&graph, fusion);
         let packed = RefCell::new((0..graph.nodes.len()).map(|_| None).collect());
-        Ok(Self { graph, placement, parameters, offsets, steps, packed, seed: Cell::new(0) })
+        Ok(Self {
+            graph,
+            placement,
+            parameters,
+            offsets,
+            steps,
+            packed,
+            seed: Cell::new(0),
+        })
     }
 
     /// The inference network of `graph`: batch norms folded into their convolutions, dropout removed; on a CPU
@@ -95,7 +108,11 @@ impl Network {
     pub fn for_inference(graph: &Graph, weights: &WeightMap, placement: Placement) -> Result<Self> {
         let (folded, folded_weights) = oarlock_graph::fold_batch_norm(graph, weights)
             .map_err(|e| EngineError::new(ErrorCode::InvalidData, e.to_string()))?;
-        let fusion = if placement.device == Device::Cpu { Fusion::Conv } else { Fusion::Norm };
+        let fusion = if placement.device == Device::Cpu {
+            Fusion::Conv
+        } else {
+            Fusion::Norm
+        };
         Self::with_fusion(folded, &folded_weights, placement, fusion)
     }
 
@@ -158,10 +175,14 @@ impl Network {
                 let mut inputs = Vec::with_capacity(step.inputs.len());
                 for &id in &step.inputs {
                     inputs.push(values[id].as_ref().ok_or_else(|| {
-                        EngineError::internal(format!("`{}` reads a value that is not computed", node.name))
+                        EngineError::internal(format!(
+                            "`{}` reads a value that is not computed",
+                            node.name
+                        ))
                     })?);
                 }
-                self.run(step, &inputs, train).map_err(|e| e.with("layer", node.name.clone()))?
+                self.run(step, &inputs, train)
+                    .map_err(|e| e.with("layer", node.name.clone()))?
             };
             values[step.node] = Some(value);
             for &id in &step.dead {
@@ -195,12 +216,22 @@ impl Network {
                 };
                 ops::run(&self.graph.nodes[step.node].op, inputs, &call)
             }
-            Kernel::Norm { norm, act } => {
-                ops::norm_act(&self.graph.nodes[norm].op, self.params_of(norm), inputs, train, act)
-            }
+            Kernel::Norm { norm, act } => ops::norm_act(
+                &self.graph.nodes[norm].op,
+                self.params_of(norm),
+                inputs,
+                train,
+                act,
+            ),
             Kernel::Conv { conv, act } => {
                 let mut packed = self.packed.borrow_mut();
-                ops::conv_act(&self.graph.nodes[conv].op, self.params_of(conv), inputs, act, &mut packed[conv])
+                ops::conv_act(
+                    &self.graph.nodes[conv].op,
+                    self.params_of(conv),
+                    inputs,
+                    act,
+                    &mut packed[conv],
+                )
             }
         }
     }

@@ -128,7 +128,9 @@ pub(super) fn norm_act(
     train: bool,
     act: Option<Act>,
 ) -> Result<Tensor> {
-    let (&Op::BatchNorm { eps, momentum, .. }, [gamma, beta, mean, var], [x, rest @ ..]) = (op, params, inputs) else {
+    let (&Op::BatchNorm { eps, momentum, .. }, [gamma, beta, mean, var], [x, rest @ ..]) =
+        (op, params, inputs)
+    else {
         return Err(EngineError::internal("a batch norm lacks a parameter"));
     };
     let norm = ffi::Norm {
@@ -152,8 +154,17 @@ pub(super) fn conv_act(
     act: Option<Act>,
     packed: &mut Option<Tensor>,
 ) -> Result<Tensor> {
-    let (&Op::Conv2d { stride, padding, dilation, groups, .. }, [weight, bias @ ..], [x, rest @ ..]) =
-        (op, params, inputs)
+    let (
+        &Op::Conv2d {
+            stride,
+            padding,
+            dilation,
+            groups,
+            ..
+        },
+        [weight, bias @ ..],
+        [x, rest @ ..],
+    ) = (op, params, inputs)
     else {
         return Err(EngineError::internal("a convolution lacks a parameter"));
     };
@@ -167,7 +178,14 @@ pub(super) fn conv_act(
         Some(weight) => &*weight,
         None => packed.insert(ffi::conv_pack(x, &weight.compute, &conv)?),
     };
-    ffi::conv_act(x, weight, bias.first().map(|b| &b.compute), &conv, rest.first().copied(), act)
+    ffi::conv_act(
+        x,
+        weight,
+        bias.first().map(|b| &b.compute),
+        &conv,
+        rest.first().copied(),
+        act,
+    )
 }
 
 fn sum(inputs: &[&Tensor], in_place: bool) -> Result<Tensor> {

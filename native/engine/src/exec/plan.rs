@@ -51,11 +51,23 @@ pub(super) fn steps(graph: &Graph, fusion: Fusion) -> Vec<Step> {
             let chain = chain(graph, &users, &merged, i, fusion);
             chain.merged.iter().for_each(|&id| merged[id] = true);
             let kernel = match fusion {
-                Fusion::Norm => Kernel::Norm { norm: i, act: chain.act },
-                Fusion::Conv => Kernel::Conv { conv: i, act: chain.act },
+                Fusion::Norm => Kernel::Norm {
+                    norm: i,
+                    act: chain.act,
+                },
+                Fusion::Conv => Kernel::Conv {
+                    conv: i,
+                    act: chain.act,
+                },
             };
             let inputs = node.inputs.iter().copied().chain(chain.residual).collect();
-            fused[chain.end] = Some(Step { node: chain.end, kernel, inputs, in_place: false, dead: Vec::new() });
+            fused[chain.end] = Some(Step {
+                node: chain.end,
+                kernel,
+                inputs,
+                in_place: false,
+                dead: Vec::new(),
+            });
         }
     }
     let mut steps: Vec<Step> = graph
@@ -84,7 +96,10 @@ fn users(graph: &Graph) -> Vec<Vec<NodeId>> {
     for (i, node) in graph.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|&id| users[id].push(i));
     }
-    graph.outputs.iter().for_each(|o| users[o.node].push(usize::MAX));
+    graph
+        .outputs
+        .iter()
+        .for_each(|o| users[o.node].push(usize::MAX));
     users
 }
 
@@ -99,8 +114,19 @@ struct Chain {
 
 /// How far the step that begins at `start` reaches: `start [→ add] [→ activation]`, as long as nobody else reads
 /// the values between.
-fn chain(graph: &Graph, users: &[Vec<NodeId>], merged: &[bool], start: NodeId, fusion: Fusion) -> Chain {
-    let mut chain = Chain { merged: Vec::new(), end: start, residual: None, act: None };
+fn chain(
+    graph: &Graph,
+    users: &[Vec<NodeId>],
+    merged: &[bool],
+    start: NodeId,
+    fusion: Fusion,
+) -> Chain {
+    let mut chain = Chain {
+        merged: Vec::new(),
+        end: start,
+        residual: None,
+        act: None,
+    };
     let only_user = |id: NodeId| match users[id][..] {
         [user] if user != usize::MAX => Some(user),
         _ => None,
@@ -135,7 +161,10 @@ fn fits(act: Act, after_sum: bool, fusion: Fusion) -> bool {
         (Fusion::Norm, Act::Relu6 | Act::LeakyRelu { .. }) => true,
         // Its backward pass computes its input anew from the normalised map, without the sum's other term.
         (Fusion::Norm, Act::HardSwish) => !after_sum,
-        (Fusion::Conv, Act::Relu6 | Act::LeakyRelu { .. } | Act::HardSwish | Act::Swish | Act::Sigmoid) => !after_sum,
+        (
+            Fusion::Conv,
+            Act::Relu6 | Act::LeakyRelu { .. } | Act::HardSwish | Act::Swish | Act::Sigmoid,
+        ) => !after_sum,
         _ => false,
     }
 }
@@ -144,7 +173,10 @@ fn fits(act: Act, after_sum: bool, fusion: Fusion) -> bool {
 /// backward pass needs the old values.
 fn mark_overwrites(graph: &Graph, steps: &mut [Step]) {
     let mut reads = vec![0; graph.nodes.len()];
-    steps.iter().flat_map(|s| &s.inputs).for_each(|&id| reads[id] += 1);
+    steps
+        .iter()
+        .flat_map(|s| &s.inputs)
+        .for_each(|&id| reads[id] += 1);
     graph.outputs.iter().for_each(|o| reads[o.node] += 1);
     // Values whose makers never look at them again.
     let mut free = vec![false; graph.nodes.len()];
@@ -153,12 +185,22 @@ fn mark_overwrites(graph: &Graph, steps: &mut [Step]) {
         let overwrites = match step.kernel {
             Kernel::Node => match op {
                 Op::Activation(Act::Relu | Act::Relu6 | Act::LeakyRelu { .. }) => true,
-                Op::Add => step.inputs.iter().filter(|&&id| id == step.inputs[0]).count() == 1,
+                Op::Add => {
+                    step.inputs
+                        .iter()
+                        .filter(|&&id| id == step.inputs[0])
+                        .count()
+                        == 1
+                }
                 _ => false,
             },
             _ => false,
         };
-        step.in_place = overwrites && step.inputs.first().is_some_and(|&id| reads[id] == 1 && free[id]);
+        step.in_place = overwrites
+            && step
+                .inputs
+                .first()
+                .is_some_and(|&id| reads[id] == 1 && free[id]);
         free[step.node] = match step.kernel {
             Kernel::Norm { act, .. } => act.is_none(),
             Kernel::Conv { .. } => true,
@@ -210,26 +252,54 @@ mod tests {
         let steps = steps(&graph, Fusion::Norm);
         let kernels: Vec<_> = steps.iter().map(|s| (s.kernel, s.inputs.clone())).collect();
         let last = steps.last().unwrap();
-        assert_eq!(last.kernel, Kernel::Norm { norm: id("n2"), act: Some(Act::Relu) });
+        assert_eq!(
+            last.kernel,
+            Kernel::Norm {
+                norm: id("n2"),
+                act: Some(Act::Relu)
+            }
+        );
         assert_eq!(last.inputs, [id("c2"), id("nd")]);
-        assert!(kernels.contains(&(Kernel::Norm { norm: id("nd"), act: None }, vec![id("cd")])));
-        assert!(kernels.contains(&(Kernel::Norm { norm: id("n1"), act: Some(Act::Relu) }, vec![id("c1")])));
+        assert!(kernels.contains(&(
+            Kernel::Norm {
+                norm: id("nd"),
+                act: None
+            },
+            vec![id("cd")]
+        )));
+        assert!(kernels.contains(&(
+            Kernel::Norm {
+                norm: id("n1"),
+                act: Some(Act::Relu)
+            },
+            vec![id("c1")]
+        )));
         // input, c1, n1+relu, c2, cd, nd, n2+sum+relu
         assert_eq!(steps.len(), 7);
         for step in &steps {
             for id in &step.inputs {
-                assert!(steps.iter().any(|s| s.node == *id), "{id} is read but never computed");
+                assert!(
+                    steps.iter().any(|s| s.node == *id),
+                    "{id} is read but never computed"
+                );
             }
         }
     }
 
     #[test]
     fn every_value_is_freed_after_its_last_reader_only() {
-        for graph in oarlock_zoo::classifier_names().iter().map(|n| oarlock_zoo::classifier(n, 10).unwrap()) {
+        for graph in oarlock_zoo::classifier_names()
+            .iter()
+            .map(|n| oarlock_zoo::classifier(n, 10).unwrap())
+        {
             for fusion in [Fusion::Norm, Fusion::Conv] {
                 let mut live = vec![false; graph.nodes.len()];
                 for step in steps(&graph, fusion) {
-                    assert!(step.inputs.iter().all(|&id| live[id]), "{} reads what is gone", graph.name);
+                    assert!(
+                        step.inputs.iter().all(|&id| live[id]),
+                        "{} reads what is gone",
+                        graph.name
+                    );
                     live[step.node] = true;
                     step.dead.iter().for_each(|&id| live[id] = false);
                 }

@@ -44,11 +44,15 @@ pub struct DeviceReport {
 /// Asks the driver for its GPUs.
 pub fn devices() -> DeviceReport {
     match list() {
-        Ok(gpus) if gpus.is_empty() => {
-            DeviceReport { gpus, reason: Some("the NVIDIA driver offers no GPU (CUDA_VISIBLE_DEVICES?)".to_owned()) }
-        }
+        Ok(gpus) if gpus.is_empty() => DeviceReport {
+            gpus,
+            reason: Some("the NVIDIA driver offers no GPU (CUDA_VISIBLE_DEVICES?)".to_owned()),
+        },
         Ok(gpus) => DeviceReport { gpus, reason: None },
-        Err(reason) => DeviceReport { gpus: Vec::new(), reason: Some(reason) },
+        Err(reason) => DeviceReport {
+            gpus: Vec::new(),
+            reason: Some(reason),
+        },
     }
 }
 
@@ -62,8 +66,12 @@ fn check(code: c_int, what: &str) -> std::result::Result<(), String> {
     match code {
         0 => Ok(()),
         100 => Err("the NVIDIA driver finds no GPU".to_owned()),
-        803 => Err("the NVIDIA driver does not match its own libraries; restart the machine".to_owned()),
-        code => Err(format!("the NVIDIA driver failed: {what} gave error {code}")),
+        803 => Err(
+            "the NVIDIA driver does not match its own libraries; restart the machine".to_owned(),
+        ),
+        code => Err(format!(
+            "the NVIDIA driver failed: {what} gave error {code}"
+        )),
     }
 }
 
@@ -76,10 +84,18 @@ fn list() -> std::result::Result<Vec<Gpu>, String> {
             cuda.function::<unsafe extern "C" fn(c_uint) -> c_int>(c"cuInit")?,
             cuda.function::<Get<c_int>>(c"cuDeviceGetCount")?,
             cuda.function::<unsafe extern "C" fn(*mut c_int, c_int) -> c_int>(c"cuDeviceGet")?,
-            cuda.function::<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>(c"cuDeviceGetName")?,
-            cuda.function::<unsafe extern "C" fn(*mut usize, c_int) -> c_int>(c"cuDeviceTotalMem_v2")?,
-            cuda.function::<unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int>(c"cuDeviceGetAttribute")?,
-            cuda.function::<unsafe extern "C" fn(*mut [u8; 16], c_int) -> c_int>(c"cuDeviceGetUuid")?,
+            cuda.function::<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>(
+                c"cuDeviceGetName",
+            )?,
+            cuda.function::<unsafe extern "C" fn(*mut usize, c_int) -> c_int>(
+                c"cuDeviceTotalMem_v2",
+            )?,
+            cuda.function::<unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int>(
+                c"cuDeviceGetAttribute",
+            )?,
+            cuda.function::<unsafe extern "C" fn(*mut [u8; 16], c_int) -> c_int>(
+                c"cuDeviceGetUuid",
+            )?,
         )
     };
     let memory = FreeMemory::open();
@@ -98,16 +114,27 @@ fn list() -> std::result::Result<Vec<Gpu>, String> {
                 check(get(&mut device, i), "cuDeviceGet")?;
                 check(name(text.as_mut_ptr(), 256, device), "cuDeviceGetName")?;
                 check(total(&mut bytes, device), "cuDeviceTotalMem")?;
-                check(attribute(&mut major, CAPABILITY_MAJOR, device), "cuDeviceGetAttribute")?;
-                check(attribute(&mut minor, CAPABILITY_MINOR, device), "cuDeviceGetAttribute")?;
+                check(
+                    attribute(&mut major, CAPABILITY_MAJOR, device),
+                    "cuDeviceGetAttribute",
+                )?;
+                check(
+                    attribute(&mut minor, CAPABILITY_MINOR, device),
+                    "cuDeviceGetAttribute",
+                )?;
                 check(uuid(&mut id, device), "cuDeviceGetUuid")?;
             }
             text[255] = 0;
             // SAFETY: NUL-terminated within the array, by the line above.
-            let name = unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned();
+            let name = unsafe { CStr::from_ptr(text.as_ptr()) }
+                .to_string_lossy()
+                .into_owned();
             let uuid = uuid_text(&id);
             let total_mb = (bytes >> 20) as u64;
-            let free_mb = memory.as_ref().and_then(|m| m.of(&uuid)).map_or(total_mb, |b| b >> 20);
+            let free_mb = memory
+                .as_ref()
+                .and_then(|m| m.of(&uuid))
+                .map_or(total_mb, |b| b >> 20);
             Ok(Gpu {
                 kind: "cuda",
                 index: i.unsigned_abs(),
@@ -124,7 +151,14 @@ fn list() -> std::result::Result<Vec<Gpu>, String> {
 /// `GPU-8-4-4-4-12` hexadecimal digits, as NVIDIA's tools write it.
 fn uuid_text(id: &[u8; 16]) -> String {
     let hex: String = id.iter().map(|b| format!("{b:02x}")).collect();
-    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "GPU-{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 #[repr(C)]
@@ -148,7 +182,9 @@ impl FreeMemory {
         let nvml = Library::open("libnvidia-ml.so.1", false).ok()?;
         // SAFETY: the types are those of nvml.h.
         unsafe {
-            let init = nvml.function::<unsafe extern "C" fn() -> c_int>(c"nvmlInit_v2").ok()?;
+            let init = nvml
+                .function::<unsafe extern "C" fn() -> c_int>(c"nvmlInit_v2")
+                .ok()?;
             (init() == 0).then_some(())?;
             Some(Self {
                 by_uuid: nvml.function(c"nvmlDeviceGetHandleByUUID").ok()?,
@@ -163,7 +199,8 @@ impl FreeMemory {
         let mut memory = NvmlMemory::default();
         // SAFETY: a NUL-terminated name and valid places for the results.
         let done = unsafe {
-            (self.by_uuid)(uuid.as_ptr(), &mut handle) == 0 && (self.memory)(handle, &mut memory) == 0
+            (self.by_uuid)(uuid.as_ptr(), &mut handle) == 0
+                && (self.memory)(handle, &mut memory) == 0
         };
         done.then_some(memory.free)
     }
@@ -176,17 +213,23 @@ impl FreeMemory {
 pub(super) fn load(ordinal: u32) -> Result<Gpu> {
     let report = devices();
     let unusable = |reason: String| {
-        EngineError::new(ErrorCode::Unsupported, format!("GPU {ordinal} cannot be used: {reason}"))
-            .with("gpu", ordinal)
-            .hint("choose the CPU or another GPU")
+        EngineError::new(
+            ErrorCode::Unsupported,
+            format!("GPU {ordinal} cannot be used: {reason}"),
+        )
+        .with("gpu", ordinal)
+        .hint("choose the CPU or another GPU")
     };
     let Some(gpu) = report.gpus.iter().find(|g| g.index == ordinal).cloned() else {
-        let reason = report.reason.unwrap_or_else(|| format!("the driver offers {} GPUs", report.gpus.len()));
+        let reason = report
+            .reason
+            .unwrap_or_else(|| format!("the driver offers {} GPUs", report.gpus.len()));
         return Err(unusable(reason));
     };
     static LOADED: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| {
-        let folder = dl::folder_of(ffi::libtorch_address()).ok_or("libtorch's own folder is unknown")?;
+        let folder =
+            dl::folder_of(ffi::libtorch_address()).ok_or("libtorch's own folder is unknown")?;
         Library::open(&format!("{folder}/libtorch_cuda.so"), true)
             .map_err(|e| format!("libtorch's GPU part cannot be loaded: {e}"))
     });
@@ -195,7 +238,9 @@ pub(super) fn load(ordinal: u32) -> Result<Gpu> {
     }
     let usable = ffi::cuda_devices()?;
     if u64::from(ordinal) >= usable {
-        return Err(unusable(format!("libtorch sees {usable} GPUs (is the driver recent enough for CUDA 13?)")));
+        return Err(unusable(format!(
+            "libtorch sees {usable} GPUs (is the driver recent enough for CUDA 13?)"
+        )));
     }
     Ok(gpu)
 }

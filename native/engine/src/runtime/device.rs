@@ -45,24 +45,40 @@ impl Placement {
 /// # Errors
 /// `Unsupported` when a GPU is asked for and there is none, with the reason.
 pub fn place(spec: &DeviceSpec) -> Result<Placement> {
-    ffi::init(if spec.threads == 0 { cores() } else { spec.threads })?;
+    ffi::init(if spec.threads == 0 {
+        cores()
+    } else {
+        spec.threads
+    })?;
     let Some(&ordinal) = spec.cuda.first() else {
         let bf16 = match spec.precision {
             Precision::Auto => cpu_has_fast_bf16(),
             Precision::Bf16 => true,
             Precision::Fp32 => false,
         };
-        return Ok(Placement { device: Device::Cpu, compute: kind(bf16) });
+        return Ok(Placement {
+            device: Device::Cpu,
+            compute: kind(bf16),
+        });
     };
     let gpu = cuda::load(ordinal)?;
     ffi::cuda_settings()?;
     let bf16 = match spec.precision {
         // bf16 came with compute capability 8.0.
-        Precision::Auto => gpu.compute_capability.split('.').next().and_then(|m| m.parse::<u32>().ok()) >= Some(8),
+        Precision::Auto => {
+            gpu.compute_capability
+                .split('.')
+                .next()
+                .and_then(|m| m.parse::<u32>().ok())
+                >= Some(8)
+        }
         Precision::Bf16 => true,
         Precision::Fp32 => false,
     };
-    Ok(Placement { device: Device::Cuda(ordinal as usize), compute: kind(bf16) })
+    Ok(Placement {
+        device: Device::Cuda(ordinal as usize),
+        compute: kind(bf16),
+    })
 }
 
 fn kind(bf16: bool) -> Kind {
@@ -75,10 +91,16 @@ fn cores() -> u32 {
     let mut cores = std::collections::HashSet::new();
     for cpu in 0..4096 {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-        let Ok(siblings) = std::fs::read_to_string(path) else { break };
+        let Ok(siblings) = std::fs::read_to_string(path) else {
+            break;
+        };
         cores.insert(siblings.trim().to_owned());
     }
-    let physical = if cores.is_empty() { allowed } else { cores.len() };
+    let physical = if cores.is_empty() {
+        allowed
+    } else {
+        cores.len()
+    };
     u32::try_from(allowed.min(physical)).unwrap_or(1)
 }
 

@@ -18,10 +18,19 @@ impl Library {
     /// The loader's own words.
     pub(super) fn open(name: &str, global: bool) -> Result<Self, String> {
         let c_name = CString::new(name).map_err(|_| format!("`{name}` is no file name"))?;
-        let flags = libc::RTLD_NOW | if global { libc::RTLD_GLOBAL } else { libc::RTLD_LOCAL };
+        let flags = libc::RTLD_NOW
+            | if global {
+                libc::RTLD_GLOBAL
+            } else {
+                libc::RTLD_LOCAL
+            };
         // SAFETY: a NUL-terminated name; the libraries opened here are the driver's and libtorch's.
         let handle = unsafe { libc::dlopen(c_name.as_ptr(), flags) };
-        if handle.is_null() { Err(last_error()) } else { Ok(Self(handle)) }
+        if handle.is_null() {
+            Err(last_error())
+        } else {
+            Ok(Self(handle))
+        }
     }
 
     /// The function `name`.
@@ -49,7 +58,11 @@ fn last_error() -> String {
     // SAFETY: dlerror returns null or a string that stays until this thread's next call.
     unsafe {
         let text = libc::dlerror();
-        if text.is_null() { "unknown error".to_owned() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
+        if text.is_null() {
+            "unknown error".to_owned()
+        } else {
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
     }
 }
 
@@ -67,7 +80,9 @@ pub(super) fn folder_of(address: *const c_void) -> Option<String> {
         return None;
     }
     // SAFETY: a string of the loader that lives as long as the library.
-    let path = unsafe { CStr::from_ptr(info.dli_fname) }.to_string_lossy().into_owned();
+    let path = unsafe { CStr::from_ptr(info.dli_fname) }
+        .to_string_lossy()
+        .into_owned();
     let folder = std::path::Path::new(&path).parent()?;
     Some(folder.display().to_string())
 }

@@ -29,7 +29,10 @@ struct State {
 impl Heart {
     /// Names what begins now (`loading`, `evaluating` …).
     pub fn stage(&self, stage: &'static str) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stage = stage;
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stage = stage;
         self.tick();
     }
 
@@ -63,7 +66,9 @@ impl Heart {
             drop(state);
             let (new_ticks, new_cpu) = (self.ticks.load(Ordering::Relaxed), process_time());
             if new_ticks != ticks || new_cpu.saturating_sub(cpu) >= WORKING {
-                sink.emit(JobEvent::Heartbeat { stage: stage.to_owned() });
+                sink.emit(JobEvent::Heartbeat {
+                    stage: stage.to_owned(),
+                });
             }
             (ticks, cpu) = (new_ticks, new_cpu);
         }
@@ -75,17 +80,27 @@ struct End<'a>(&'a Heart);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .over = true;
         self.0.changed.notify_all();
     }
 }
 
 /// Processor time of all threads of this process.
 pub fn process_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid place for the result.
     if unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) } != 0 {
         return Duration::ZERO;
     }
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }

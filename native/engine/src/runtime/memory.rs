@@ -45,7 +45,11 @@ fn group_left() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|l| l.strip_prefix("0::"))?;
     let number = |file: &str| -> Option<u64> {
-        fs::read_to_string(format!("/sys/fs/cgroup{path}/{file}")).ok()?.trim().parse().ok()
+        fs::read_to_string(format!("/sys/fs/cgroup{path}/{file}"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     };
     Some(number("memory.max")?.saturating_sub(number("memory.current")?))
 }

@@ -76,21 +76,33 @@ pub fn save(dir: &Path, content: &Content) -> Result<()> {
 }
 
 fn fill(dir: &Path, content: &Content) -> Result<()> {
-    let metadata = [("network", content.graph.name.as_str()), ("writer", concat!("oarlock ", env!("CARGO_PKG_VERSION")))];
+    let metadata = [
+        ("network", content.graph.name.as_str()),
+        ("writer", concat!("oarlock ", env!("CARGO_PKG_VERSION"))),
+    ];
     save_safetensors(&dir.join(WEIGHTS), content.weights, &metadata).map_err(weights_error)?;
     save_safetensors(&dir.join(OPTIMIZER), content.optimizer, &metadata).map_err(weights_error)?;
-    let graph = content.graph.to_json().map_err(|e| EngineError::internal(e.to_string()))?;
+    let graph = content
+        .graph
+        .to_json()
+        .map_err(|e| EngineError::internal(e.to_string()))?;
     atomic::write_bytes(&dir.join(GRAPH), graph.as_bytes())?;
     atomic::write_bytes(&dir.join(MODEL_YML), content.yml.to_yaml()?.as_bytes())?;
     atomic::write_bytes(&dir.join(STATE), &json(content.state)?)?;
     if let Some(eval) = content.eval {
         eval.write(&dir.join(crate::records::eval_details::FILE_NAME))?;
     }
-    let mut names: Vec<PathBuf> = fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<io::Result<_>>()?;
+    let mut names: Vec<PathBuf> = fs::read_dir(dir)?
+        .map(|e| e.map(|e| e.path()))
+        .collect::<io::Result<_>>()?;
     names.sort();
     let mut files = IndexMap::new();
     for path in names {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         files.insert(name, digest(&path)?);
     }
     atomic::write_bytes(&dir.join(MANIFEST), &json(&Manifest { version: 1, files })?)?;
@@ -144,7 +156,12 @@ pub fn load(dir: &Path) -> Result<Loaded> {
     verify(dir)?;
     let (graph, weights) = read_model(dir)?;
     let optimizer = oarlock_weights::load(&dir.join(OPTIMIZER)).map_err(weights_error)?;
-    Ok(Loaded { graph, weights, optimizer, state: read_state(dir)? })
+    Ok(Loaded {
+        graph,
+        weights,
+        optimizer,
+        state: read_state(dir)?,
+    })
 }
 
 /// Checks and reads the network and weights of the checkpoint `dir` (evaluate, predict, export).
@@ -169,9 +186,17 @@ fn read_model(dir: &Path) -> Result<(Graph, WeightMap)> {
 /// `InvalidData` when the file is damaged or of another version.
 pub fn read_state(dir: &Path) -> Result<TrainState> {
     let text = fs::read_to_string(dir.join(STATE))?;
-    let state: TrainState = serde_json::from_str(&text).map_err(|e| torn(dir, STATE, &e.to_string()))?;
+    let state: TrainState =
+        serde_json::from_str(&text).map_err(|e| torn(dir, STATE, &e.to_string()))?;
     if state.version != STATE_VERSION {
-        return Err(torn(dir, STATE, &format!("it has version {}, this program reads {STATE_VERSION}", state.version)));
+        return Err(torn(
+            dir,
+            STATE,
+            &format!(
+                "it has version {}, this program reads {STATE_VERSION}",
+                state.version
+            ),
+        ));
     }
     Ok(state)
 }
@@ -183,22 +208,36 @@ pub fn read_state(dir: &Path) -> Result<TrainState> {
 /// `NotFound` when there is no such folder; `InvalidData` naming what is wrong.
 pub fn verify(dir: &Path) -> Result<()> {
     if !dir.is_dir() {
-        return Err(EngineError::new(ErrorCode::NotFound, format!("there is no checkpoint `{}`", dir.display())));
+        return Err(EngineError::new(
+            ErrorCode::NotFound,
+            format!("there is no checkpoint `{}`", dir.display()),
+        ));
     }
     if !dir.join(SUCCESS).exists() {
-        return Err(torn(dir, SUCCESS, "it is missing, so the checkpoint was never completed"));
+        return Err(torn(
+            dir,
+            SUCCESS,
+            "it is missing, so the checkpoint was never completed",
+        ));
     }
     let text = match fs::read_to_string(dir.join(MANIFEST)) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e.into()),
     };
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|e| torn(dir, MANIFEST, &e.to_string()))?;
+    let manifest: Manifest =
+        serde_json::from_str(&text).map_err(|e| torn(dir, MANIFEST, &e.to_string()))?;
     for (name, expected) in &manifest.files {
         let path = dir.join(name);
-        let size = fs::metadata(&path).map(|m| m.len()).map_err(|e| torn(dir, name, &e.to_string()))?;
+        let size = fs::metadata(&path)
+            .map(|m| m.len())
+            .map_err(|e| torn(dir, name, &e.to_string()))?;
         if size != expected.bytes {
-            return Err(torn(dir, name, &format!("it has {size} bytes instead of {}", expected.bytes)));
+            return Err(torn(
+                dir,
+                name,
+                &format!("it has {size} bytes instead of {}", expected.bytes),
+            ));
         }
         if digest(&path)?.sha256 != expected.sha256 {
             return Err(torn(dir, name, "its checksum is wrong"));
@@ -208,10 +247,16 @@ pub fn verify(dir: &Path) -> Result<()> {
 }
 
 fn torn(dir: &Path, file: &str, reason: &str) -> EngineError {
-    EngineError::new(ErrorCode::InvalidData, format!("the checkpoint `{}` is damaged: `{file}`: {reason}", dir.display()))
-        .with("path", dir.display().to_string())
-        .with("file", file)
-        .hint("use an older checkpoint or train again")
+    EngineError::new(
+        ErrorCode::InvalidData,
+        format!(
+            "the checkpoint `{}` is damaged: `{file}`: {reason}",
+            dir.display()
+        ),
+    )
+    .with("path", dir.display().to_string())
+    .with("file", file)
+    .hint("use an older checkpoint or train again")
 }
 
 fn weights_error(error: oarlock_weights::WeightError) -> EngineError {
@@ -271,17 +316,29 @@ fn replace_folder(temp: &Path, dir: &Path) -> Result<()> {
 fn exchange(a: &Path, b: &Path) -> Result<()> {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
-    let path = |p: &Path| CString::new(p.as_os_str().as_bytes()).map_err(|_| io::Error::other("a path holds a NUL byte"));
+    let path = |p: &Path| {
+        CString::new(p.as_os_str().as_bytes())
+            .map_err(|_| io::Error::other("a path holds a NUL byte"))
+    };
     let (from, to) = (path(a)?, path(b)?);
     // SAFETY: both are NUL-terminated paths that outlive the call.
     let rc = unsafe {
-        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_EXCHANGE)
+        libc::renameat2(
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
     };
     if rc == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::ENOTSUP)) {
+    if !matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::ENOSYS | libc::ENOTSUP)
+    ) {
         return Err(error.into());
     }
     // Some network file systems cannot exchange; `recover` completes this if it is cut between the two renames.
@@ -309,7 +366,11 @@ pub fn recover(output: &Path) -> Result<()> {
     };
     for entry in entries {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if let Some(original) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".old")) {
             let target = path.with_file_name(original);
             if target.exists() {

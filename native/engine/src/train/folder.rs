@@ -106,7 +106,12 @@ impl OutputFolder {
     /// # Errors
     /// I/O failures.
     pub fn next_run(&self) -> Result<u64> {
-        let newest = self.checkpoints()?.into_iter().filter_map(|(_, s)| s).map(|s| s.run).max();
+        let newest = self
+            .checkpoints()?
+            .into_iter()
+            .filter_map(|(_, s)| s)
+            .map(|s| s.run)
+            .max();
         Ok(newest.unwrap_or(0) + 1)
     }
 
@@ -131,8 +136,11 @@ impl OutputFolder {
     pub fn load_epoch(&self, epoch: u32) -> Result<Loaded> {
         let dir = self.epoch(epoch);
         if !dir.exists() {
-            return Err(EngineError::new(ErrorCode::NotFound, format!("epoch {epoch} was never saved"))
-                .with("path", dir.display().to_string()));
+            return Err(EngineError::new(
+                ErrorCode::NotFound,
+                format!("epoch {epoch} was never saved"),
+            )
+            .with("path", dir.display().to_string()));
         }
         checkpoint::load(&dir)
     }
@@ -150,7 +158,14 @@ impl OutputFolder {
         best: bool,
     ) -> Result<PathBuf> {
         let dir = self.epoch(state.epoch);
-        self.save(&dir, learner, state, plan, &validation.metrics, Some(&validation.details))?;
+        self.save(
+            &dir,
+            learner,
+            state,
+            plan,
+            &validation.metrics,
+            Some(&validation.details),
+        )?;
         if best {
             checkpoint::duplicate(&dir, &self.output.join("best_model"))?;
         }
@@ -165,7 +180,11 @@ impl OutputFolder {
     /// I/O failures, a full disk.
     pub fn save_resume(&self, learner: &Learner, state: &TrainState, plan: &Plan) -> Result<()> {
         let dir = self.resume().join(format!("step_{:08}", state.global_step));
-        let metrics = state.best.as_ref().map(|b| b.metrics.clone()).unwrap_or_default();
+        let metrics = state
+            .best
+            .as_ref()
+            .map(|b| b.metrics.clone())
+            .unwrap_or_default();
         self.save(&dir, learner, state, plan, &metrics, None)?;
         let mut kept = 0;
         for (path, _) in self.checkpoints()? {
@@ -203,7 +222,12 @@ impl OutputFolder {
     }
 }
 
-fn description(graph: &oarlock_graph::Graph, state: &TrainState, plan: &Plan, metrics: &Metrics) -> ModelYml {
+fn description(
+    graph: &oarlock_graph::Graph,
+    state: &TrainState,
+    plan: &Plan,
+    metrics: &Metrics,
+) -> ModelYml {
     let p = &plan.params;
     let crop = p.image_shape[0];
     ModelYml {

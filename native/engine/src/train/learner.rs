@@ -34,14 +34,29 @@ impl Learner {
     ///
     /// # Errors
     /// Out of memory, device failures.
-    pub fn step(&mut self, input: &Tensor, labels: &Tensor, lr: f64, seed: u64) -> Result<StepResult> {
+    pub fn step(
+        &mut self,
+        input: &Tensor,
+        labels: &Tensor,
+        lr: f64,
+        seed: u64,
+    ) -> Result<StepResult> {
         self.network.set_seed(seed);
         let logits = self.network.forward(input, true)?.f_to_kind(Kind::Float)?;
-        let loss = logits.f_cross_entropy_loss::<&Tensor>(labels, None, Reduction::Mean, -100, self.label_smoothing)?;
+        let loss = logits.f_cross_entropy_loss::<&Tensor>(
+            labels,
+            None,
+            Reduction::Mean,
+            -100,
+            self.label_smoothing,
+        )?;
         // The gradients come as fresh tensors instead of being added to zeroed ones: two passes over memory less.
         let wanted = self.optimizer.wanted(&self.network);
         let grads = Tensor::f_run_backward(&[&loss], &wanted, false, false)?;
         self.optimizer.step(&self.network, grads, lr)?;
-        Ok(StepResult { loss: loss.f_detach()?, logits: logits.f_detach()? })
+        Ok(StepResult {
+            loss: loss.f_detach()?,
+            logits: logits.f_detach()?,
+        })
     }
 }

@@ -56,18 +56,30 @@ pub fn run(spec: &TrainSpec, context: JobContext) -> Result<TrainResult> {
     });
     result.map_err(|error| {
         let error = with_numbers(error, spec);
-        let hint = error.0.hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default();
+        let hint = error
+            .0
+            .hint
+            .as_ref()
+            .map(|h| format!(" ({h})"))
+            .unwrap_or_default();
         // The error itself is returned; a log that cannot take it must not hide it.
         let _ = log.error(&format!("Training stop with error! {error}{hint}"));
         error
     })
 }
 
-fn train(spec: &TrainSpec, context: JobContext, heart: &Heart, task_dir: &Path) -> Result<TrainResult> {
+fn train(
+    spec: &TrainSpec,
+    context: JobContext,
+    heart: &Heart,
+    task_dir: &Path,
+) -> Result<TrainResult> {
     let placement = runtime::place(&spec.device)?;
     let mut plan = Plan::new(spec)?;
     if let [first, _, ..] = spec.device.cuda[..] {
-        plan.notes.push(format!("training on several GPUs at once is not available yet; GPU {first} is used"));
+        plan.notes.push(format!(
+            "training on several GPUs at once is not available yet; GPU {first} is used"
+        ));
     }
     let folder = OutputFolder::open(task_dir)?;
     let start = find_start(spec, &folder, &mut plan)?;
@@ -85,7 +97,17 @@ fn train(spec: &TrainSpec, context: JobContext, heart: &Heart, task_dir: &Path) 
         precision: placement.precision_name().to_owned(),
         notes: plan.notes.clone(),
     });
-    Session::new(Parts { context, heart, plan, learner, state, folder, log, events }).run()
+    Session::new(Parts {
+        context,
+        heart,
+        plan,
+        learner,
+        state,
+        folder,
+        log,
+        events,
+    })
+    .run()
 }
 
 /// The checkpoint to begin from; `None` for a fresh start.
@@ -125,10 +147,18 @@ fn begin(
         let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
         state.run = folder.next_run()?;
         state.compute = compute;
-        let learner = Learner { network, optimizer, label_smoothing: plan.params.label_smoothing };
+        let learner = Learner {
+            network,
+            optimizer,
+            label_smoothing: plan.params.label_smoothing,
+        };
         return Ok((learner, state));
     };
-    let classes = loaded.weights.values().last().and_then(|t| t.shape.first().copied());
+    let classes = loaded
+        .weights
+        .values()
+        .last()
+        .and_then(|t| t.shape.first().copied());
     if classes != Some(plan.classes()) {
         return Err(EngineError::new(
             ErrorCode::InvalidData,
@@ -144,7 +174,11 @@ fn begin(
     let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
     optimizer.load_state(&network, &loaded.optimizer)?;
     let state = continue_state(loaded.state, plan, compute);
-    let learner = Learner { network, optimizer, label_smoothing: plan.params.label_smoothing };
+    let learner = Learner {
+        network,
+        optimizer,
+        label_smoothing: plan.params.label_smoothing,
+    };
     Ok((learner, state))
 }
 
@@ -172,7 +206,10 @@ fn continue_state(mut state: TrainState, plan: &mut Plan, compute: Compute) -> T
             state.compute
         ));
     }
-    plan.notes.push(format!("resumed after epoch {}, step {}", state.epoch, state.step));
+    plan.notes.push(format!(
+        "resumed after epoch {}, step {}",
+        state.epoch, state.step
+    ));
     state.compute = compute;
     state
 }

@@ -66,7 +66,12 @@ impl Optimizer {
     /// Out of memory.
     pub fn new(rule: Rule, weight_decay: f64, network: &Network) -> Result<Self> {
         let mut states = Vec::new();
-        for (i, p) in network.parameters().iter().enumerate().filter(|(_, p)| p.trainable()) {
+        for (i, p) in network
+            .parameters()
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| p.trainable())
+        {
             let zeros = rule
                 .slots()
                 .iter()
@@ -74,12 +79,20 @@ impl Optimizer {
                 .collect::<Result<Vec<_>>>()?;
             states.push((i, zeros));
         }
-        Ok(Self { rule, weight_decay, steps: 0, states })
+        Ok(Self {
+            rule,
+            weight_decay,
+            steps: 0,
+            states,
+        })
     }
 
     /// The tensors whose gradients [`Self::step`] wants, in its order.
     pub fn wanted<'a>(&self, network: &'a Network) -> Vec<&'a Tensor> {
-        self.states.iter().map(|&(i, _)| &network.parameters()[i].compute).collect()
+        self.states
+            .iter()
+            .map(|&(i, _)| &network.parameters()[i].compute)
+            .collect()
     }
 
     /// One step at learning rate `lr`; `grads` in the order of [`Self::wanted`].
@@ -91,22 +104,42 @@ impl Optimizer {
         for ((i, state), grad) in self.states.iter().zip(grads) {
             let p = &network.parameters()[*i];
             let weight_decay = self.decay_of(p);
-            let tensors = ffi::StepTensors { master: &p.master, compute: &p.compute, grad: &grad };
+            let tensors = ffi::StepTensors {
+                master: &p.master,
+                compute: &p.compute,
+                grad: &grad,
+            };
             match (self.rule, state.as_slice()) {
-                (Rule::Sgd, [momentum]) => ffi::sgd_step(&tensors, momentum, lr, MOMENTUM, weight_decay)?,
+                (Rule::Sgd, [momentum]) => {
+                    ffi::sgd_step(&tensors, momentum, lr, MOMENTUM, weight_decay)?
+                }
                 (Rule::Adam, [mean, square]) => {
-                    let adam =
-                        ffi::Adam { lr, beta1: BETA1, beta2: BETA2, eps: EPS, weight_decay, step: self.steps };
+                    let adam = ffi::Adam {
+                        lr,
+                        beta1: BETA1,
+                        beta2: BETA2,
+                        eps: EPS,
+                        weight_decay,
+                        step: self.steps,
+                    };
                     ffi::adam_step(&tensors, mean, square, &adam)?;
                 }
-                _ => return Err(EngineError::internal("the optimizer state does not fit its rule")),
+                _ => {
+                    return Err(EngineError::internal(
+                        "the optimizer state does not fit its rule",
+                    ));
+                }
             }
         }
         Ok(())
     }
 
     fn decay_of(&self, parameter: &Parameter) -> f64 {
-        if parameter.kind == ParamKind::Weight { self.weight_decay } else { 0.0 }
+        if parameter.kind == ParamKind::Weight {
+            self.weight_decay
+        } else {
+            0.0
+        }
     }
 
     /// Host copy of the state: `<parameter>.<slot>` and the scalar `steps`.
@@ -117,12 +150,21 @@ impl Optimizer {
         let mut map = WeightMap::new();
         for (i, state) in &self.states {
             for (slot, tensor) in self.rule.slots().iter().zip(state) {
-                map.insert(format!("{}.{slot}", network.parameters()[*i].name), download(tensor)?);
+                map.insert(
+                    format!("{}.{slot}", network.parameters()[*i].name),
+                    download(tensor)?,
+                );
             }
         }
         // Exact in fp32 up to 2^24 steps in each half.
         let (high, low) = (self.steps >> 24, self.steps & 0xff_ffff);
-        map.insert("steps".to_owned(), HostTensor { shape: vec![2], data: vec![high as f32, low as f32] });
+        map.insert(
+            "steps".to_owned(),
+            HostTensor {
+                shape: vec![2],
+                data: vec![high as f32, low as f32],
+            },
+        );
         Ok(map)
     }
 
@@ -132,14 +174,19 @@ impl Optimizer {
     /// `InvalidData` when the state belongs to another network or another optimizer.
     pub fn load_state(&mut self, network: &Network, state: &WeightMap) -> Result<()> {
         let wrong = |what: String| {
-            EngineError::new(ErrorCode::InvalidData, format!("the optimizer state of the checkpoint does not fit: {what}"))
+            EngineError::new(
+                ErrorCode::InvalidData,
+                format!("the optimizer state of the checkpoint does not fit: {what}"),
+            )
         };
         let _guard = tch::no_grad_guard();
         for (i, tensors) in &mut self.states {
             let p = &network.parameters()[*i];
             for (slot, tensor) in self.rule.slots().iter().zip(tensors) {
                 let name = format!("{}.{slot}", p.name);
-                let host = state.get(&name).ok_or_else(|| wrong(format!("`{name}` is missing")))?;
+                let host = state
+                    .get(&name)
+                    .ok_or_else(|| wrong(format!("`{name}` is missing")))?;
                 let loaded = upload_tensor(host, p.master.device())?;
                 if loaded.size() != tensor.size() || loaded.kind() != Kind::Float {
                     return Err(wrong(format!("`{name}` has shape {:?}", host.shape)));
@@ -147,7 +194,10 @@ impl Optimizer {
                 tensor.f_copy_(&loaded)?;
             }
         }
-        let steps = state.get("steps").filter(|s| s.data.len() == 2).ok_or_else(|| wrong("`steps` is missing".into()))?;
+        let steps = state
+            .get("steps")
+            .filter(|s| s.data.len() == 2)
+            .ok_or_else(|| wrong("`steps` is missing".into()))?;
         self.steps = ((steps.data[0] as i64) << 24) | steps.data[1] as i64;
         Ok(())
     }

@@ -49,7 +49,10 @@ impl Plan {
     /// `InvalidArgument` naming the parameter, or what [`data::read`] says.
     pub fn new(spec: &TrainSpec) -> Result<Self> {
         if spec.task_type != TaskType::Classification {
-            return Err(EngineError::new(ErrorCode::Unsupported, "only classification can be trained yet"));
+            return Err(EngineError::new(
+                ErrorCode::Unsupported,
+                "only classification can be trained yet",
+            ));
         }
         let mut params = spec.params.clone();
         let mut notes = Vec::new();
@@ -84,7 +87,18 @@ impl Plan {
         // A quarter of what is free now: the network's own memory is still to come.
         let cache = memory::available().map(|free| Arc::new(ImageCache::new((free / 4) as usize)));
         let max_corrupt_fraction = MAX_CORRUPT;
-        Ok(Self { params, data, train, rule, topk, steps, schedule, cache, max_corrupt_fraction, notes })
+        Ok(Self {
+            params,
+            data,
+            train,
+            rule,
+            topk,
+            steps,
+            schedule,
+            cache,
+            max_corrupt_fraction,
+            notes,
+        })
     }
 
     /// Number of classes.
@@ -98,26 +112,43 @@ impl Plan {
     /// An unknown model; weights that cannot be read or have nothing in common with it.
     pub fn start_weights(&mut self, weights: Option<&str>) -> Result<(Graph, WeightMap)> {
         let paddle = weights.is_some_and(is_paddle);
-        let origin = if paddle { Origin::Paddle } else { Origin::Torch };
-        let (graph, paddle_names) = oarlock_zoo::classifier_of(&self.params.model, self.classes(), origin)
-            .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+        let origin = if paddle {
+            Origin::Paddle
+        } else {
+            Origin::Torch
+        };
+        let (graph, paddle_names) =
+            oarlock_zoo::classifier_of(&self.params.model, self.classes(), origin)
+                .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
         let mut initial = oarlock_graph::init_weights(&graph, self.params.seed);
-        let Some(path) = weights else { return Ok((graph, initial)) };
-        let stored = oarlock_weights::load(Path::new(path)).map_err(|e| EngineError::from(oarlock_jobs::JobError::from(e)))?;
+        let Some(path) = weights else {
+            return Ok((graph, initial));
+        };
+        let stored = oarlock_weights::load(Path::new(path))
+            .map_err(|e| EngineError::from(oarlock_jobs::JobError::from(e)))?;
         let rename = |name: &str| {
-            paddle_names.iter().find(|p| p.paddle_name == name).map(|p| p.name.clone())
+            paddle_names
+                .iter()
+                .find(|p| p.paddle_name == name)
+                .map(|p| p.name.clone())
         };
         let fitted = oarlock_weights::fit(&graph, stored, paddle.then_some(&rename));
         if fitted.report.matched == 0 {
             return Err(EngineError::new(
                 ErrorCode::InvalidData,
-                format!("the weights `{path}` have nothing in common with {}", self.params.model),
+                format!(
+                    "the weights `{path}` have nothing in common with {}",
+                    self.params.model
+                ),
             )
             .hint("choose weights of the same model"));
         }
         self.notes.extend(fitted.report.notes());
         for (name, mut tensor) in fitted.weights {
-            if let Some(p) = paddle_names.iter().find(|p| paddle && p.name == name && p.scale != 1.0) {
+            if let Some(p) = paddle_names
+                .iter()
+                .find(|p| paddle && p.name == name && p.scale != 1.0)
+            {
                 tensor.data.iter_mut().for_each(|v| *v *= p.scale);
             }
             initial.insert(name, tensor);
@@ -130,14 +161,22 @@ impl Plan {
 fn is_paddle(path: &str) -> bool {
     let path = Path::new(path);
     path.extension().is_some_and(|x| x == "pdparams")
-        || (path.is_dir() && !path.join("model.safetensors").exists() && path.join("model.pdparams").exists())
+        || (path.is_dir()
+            && !path.join("model.safetensors").exists()
+            && path.join("model.pdparams").exists())
 }
 
 fn check(p: &ClassificationParams) -> Result<()> {
     let wrong = |field: &str, what: &str| {
         EngineError::new(ErrorCode::InvalidArgument, format!("{field} {what}")).with("field", field)
     };
-    let positive = |value: u32, field: &str| if value == 0 { Err(wrong(field, "must be at least 1")) } else { Ok(()) };
+    let positive = |value: u32, field: &str| {
+        if value == 0 {
+            Err(wrong(field, "must be at least 1"))
+        } else {
+            Ok(())
+        }
+    };
     positive(p.batch_size, "batch_size")?;
     positive(p.num_epochs, "num_epochs")?;
     positive(p.save_interval_epochs, "save_interval_epochs")?;
@@ -156,8 +195,13 @@ fn check(p: &ClassificationParams) -> Result<()> {
     if !(0.0..1.0).contains(&p.label_smoothing) {
         return Err(wrong("label_smoothing", "must lie in [0, 1)"));
     }
-    if p.image_std.iter().any(|s| !s.is_finite() || *s <= 0.0) || p.image_mean.iter().any(|m| !m.is_finite()) {
-        return Err(wrong("image_std", "and image_mean must be numbers, the deviation above 0"));
+    if p.image_std.iter().any(|s| !s.is_finite() || *s <= 0.0)
+        || p.image_mean.iter().any(|m| !m.is_finite())
+    {
+        return Err(wrong(
+            "image_std",
+            "and image_mean must be numbers, the deviation above 0",
+        ));
     }
     Ok(())
 }

@@ -37,7 +37,9 @@ impl Pending {
     /// Device failures.
     pub fn new(result: &StepResult, labels: &Tensor, topk: i64, at: At) -> Result<Self> {
         let (_, ranked) = result.logits.f_topk(topk, 1, true, true)?;
-        let hits = ranked.f_eq_tensor(&labels.f_unsqueeze(1)?)?.f_to_kind(Kind::Float)?;
+        let hits = ranked
+            .f_eq_tensor(&labels.f_unsqueeze(1)?)?
+            .f_to_kind(Kind::Float)?;
         let acc1 = hits.f_select(1, 0)?.f_mean(None)?;
         let acck = hits.f_sum_dim_intlist(1, false, None)?.f_mean(None)?;
         let values = Tensor::f_stack(&[&result.loss, &acc1, &acck], 0)?;
@@ -55,7 +57,9 @@ impl Pending {
     /// Device failures.
     pub fn read(&self) -> Result<Metrics> {
         let v = crate::exec::download(&self.values)?.data;
-        let [loss, acc1, acck] = v[..] else { return Ok(Metrics::new()) };
+        let [loss, acc1, acck] = v[..] else {
+            return Ok(Metrics::new());
+        };
         let finite = |x: f32| x.is_finite().then_some(f64::from(x));
         let mut metrics = Metrics::new();
         metrics.insert("loss".to_owned(), finite(loss));
@@ -73,7 +77,8 @@ impl EpochSums {
     pub fn add(&mut self, metrics: &Metrics) {
         self.count += 1;
         for (key, value) in metrics {
-            if let (Some(sum), Some(v)) = (self.sums.entry(key.clone()).or_insert(Some(0.0)), value) {
+            if let (Some(sum), Some(v)) = (self.sums.entry(key.clone()).or_insert(Some(0.0)), value)
+            {
                 *sum += v;
             }
         }
@@ -81,7 +86,10 @@ impl EpochSums {
 
     /// Means since the epoch began.
     pub fn means(&self) -> Metrics {
-        self.sums.iter().map(|(k, v)| (k.clone(), v.map(|v| v / f64::from(self.count.max(1))))).collect()
+        self.sums
+            .iter()
+            .map(|(k, v)| (k.clone(), v.map(|v| v / f64::from(self.count.max(1)))))
+            .collect()
     }
 }
 
@@ -101,7 +109,13 @@ impl Clock {
     /// Starts now.
     pub fn new() -> Self {
         let now = Instant::now();
-        Self { last: now, step: None, evaluation: None, images: 0, since: now }
+        Self {
+            last: now,
+            step: None,
+            evaluation: None,
+            images: 0,
+            since: now,
+        }
     }
 
     /// Restarts the time of the next step (after something that is no step).
@@ -118,14 +132,20 @@ impl Clock {
         self.last = now;
         self.images += images as u64;
         // The first step also builds kernels and buffers: it is forgotten quickly.
-        self.step = Some(self.step.map_or(seconds, |mean| mean + 0.1 * (seconds - mean)));
+        self.step = Some(
+            self.step
+                .map_or(seconds, |mean| mean + 0.1 * (seconds - mean)),
+        );
         seconds
     }
 
     /// Images per second since the last call.
     pub fn throughput(&mut self) -> f64 {
         let now = Instant::now();
-        let rate = self.images as f64 / (now - self.since).max(Duration::from_micros(1)).as_secs_f64();
+        let rate = self.images as f64
+            / (now - self.since)
+                .max(Duration::from_micros(1))
+                .as_secs_f64();
         self.since = now;
         self.images = 0;
         rate

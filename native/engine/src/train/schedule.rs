@@ -29,7 +29,11 @@ impl Schedule {
             warmup_start: params.warmup_start_lr,
             // A warm-up longer than the training would never reach the peak; it then ends with the training.
             warmup_steps: u64::from(params.warmup_steps).min(total_steps),
-            boundaries: params.lr_decay_epochs.iter().map(|&e| u64::from(e) * steps_per_epoch).collect(),
+            boundaries: params
+                .lr_decay_epochs
+                .iter()
+                .map(|&e| u64::from(e) * steps_per_epoch)
+                .collect(),
             total_steps,
         }
     }
@@ -49,7 +53,11 @@ impl Schedule {
         self.peak
             * match self.policy {
                 LrPolicy::Piecewise => {
-                    let passed = self.boundaries.iter().filter(|&&b| global_step >= b).count();
+                    let passed = self
+                        .boundaries
+                        .iter()
+                        .filter(|&&b| global_step >= b)
+                        .count();
                     GAMMA.powi(i32::try_from(passed).unwrap_or(i32::MAX))
                 }
                 LrPolicy::Linear => 1.0 - t,

@@ -70,7 +70,16 @@ pub(super) struct Parts<'a> {
 impl<'a> Session<'a> {
     /// A training ready for its next step.
     pub(super) fn new(parts: Parts<'a>) -> Self {
-        let Parts { context, heart, plan, learner, state, folder, log, events } = parts;
+        let Parts {
+            context,
+            heart,
+            plan,
+            learner,
+            state,
+            folder,
+            log,
+            events,
+        } = parts;
         Self {
             context,
             heart,
@@ -100,7 +109,9 @@ impl<'a> Session<'a> {
             }
             if self.out_of_patience() {
                 let patience = self.plan.params.early_stop_patience;
-                self.note(&format!("Early stop: {patience} evaluations without a better result."));
+                self.note(&format!(
+                    "Early stop: {patience} evaluations without a better result."
+                ));
                 break;
             }
         }
@@ -113,7 +124,12 @@ impl<'a> Session<'a> {
             stopped,
             completed_epochs: self.state.epoch,
             best_epoch: self.state.best.as_ref().map(|b| b.epoch),
-            best_metrics: self.state.best.as_ref().map(|b| b.metrics.clone()).unwrap_or_default(),
+            best_metrics: self
+                .state
+                .best
+                .as_ref()
+                .map(|b| b.metrics.clone())
+                .unwrap_or_default(),
         }
     }
 
@@ -170,7 +186,8 @@ impl<'a> Session<'a> {
     }
 
     fn step(&mut self, batch: &oarlock_datasets::Batch, wait: f64) -> Result<()> {
-        self.state.advance_to(u32::try_from(batch.index).unwrap_or(u32::MAX));
+        self.state
+            .advance_to(u32::try_from(batch.index).unwrap_or(u32::MAX));
         let lr = self.plan.schedule.rate(self.state.global_step);
         // Statistics of a single image are no statistics: a batch that lost all but one of its images is left out.
         let usable = batch.n >= self.plan.params.batch_size.min(2) as usize;
@@ -178,15 +195,22 @@ impl<'a> Session<'a> {
         let mut result = None;
         if usable {
             let p = &self.plan.params;
-            let input =
-                normalized_input(&batch.images, [batch.n, batch.h, batch.w], p.image_mean, p.image_std, placement)?;
+            let input = normalized_input(
+                &batch.images,
+                [batch.n, batch.h, batch.w],
+                p.image_mean,
+                p.image_std,
+                placement,
+            )?;
             let labels = Tensor::f_from_slice(&batch.labels)?.f_to_device(placement.device)?;
             let seed = dropout_seed(p.seed, self.state.global_step);
             result = Some((self.learner.step(&input, &labels, lr, seed)?, labels));
         }
         self.state.advance_to(self.state.step + 1);
         let seconds = self.clock.tick(batch.n);
-        let Some((result, labels)) = result else { return Ok(()) };
+        let Some((result, labels)) = result else {
+            return Ok(());
+        };
 
         let at = At {
             epoch: self.state.epoch + 1,
@@ -198,10 +222,17 @@ impl<'a> Session<'a> {
         if placement.device == Device::Cpu && !result.loss.f_double_value(&[])?.is_finite() {
             return Err(self.non_finite(&at));
         }
-        if self.state.step.is_multiple_of(LOG_INTERVAL) || self.state.steps_per_epoch < LOG_INTERVAL {
+        if self.state.step.is_multiple_of(LOG_INTERVAL) || self.state.steps_per_epoch < LOG_INTERVAL
+        {
             self.flush()?;
             let pending = Pending::new(&result, &labels, self.plan.topk, at)?;
-            self.pending = Some((pending, Timing { step: seconds, wait }));
+            self.pending = Some((
+                pending,
+                Timing {
+                    step: seconds,
+                    wait,
+                },
+            ));
             // A GPU gets until the next report to compute these: no step waits for them.
             if placement.device == Device::Cpu {
                 self.flush()?;
@@ -212,7 +243,9 @@ impl<'a> Session<'a> {
 
     /// Reports the logged step whose metrics are pending.
     fn flush(&mut self) -> Result<()> {
-        let Some((pending, timing)) = self.pending.take() else { return Ok(()) };
+        let Some((pending, timing)) = self.pending.take() else {
+            return Ok(());
+        };
         let metrics = pending.read()?;
         let at = pending.at();
         if metrics.get("loss").copied().flatten().is_none() {
@@ -220,7 +253,8 @@ impl<'a> Session<'a> {
         }
         self.state.sums.add(&metrics);
         let p = &self.plan.params;
-        let left = (u64::from(p.num_epochs) * u64::from(self.state.steps_per_epoch)).saturating_sub(at.global_step);
+        let left = (u64::from(p.num_epochs) * u64::from(self.state.steps_per_epoch))
+            .saturating_sub(at.global_step);
         let evaluations = u64::from(p.num_epochs.div_ceil(p.save_interval_epochs))
             .saturating_sub(u64::from(self.state.epoch / p.save_interval_epochs));
         let eta = self.clock.eta(left, evaluations);
@@ -233,7 +267,10 @@ impl<'a> Session<'a> {
             step_seconds: timing.step,
             eta,
         };
-        let written = self.log.train_step(line).and_then(|()| self.events.train(at.global_step, &metrics));
+        let written = self
+            .log
+            .train_step(line)
+            .and_then(|()| self.events.train(at.global_step, &metrics));
         self.check_log(written);
         self.context.sink.emit(JobEvent::Step {
             epoch: at.epoch,
@@ -291,32 +328,57 @@ impl<'a> Session<'a> {
         } else if self.saved.elapsed() >= MIN_RESUME_INTERVAL {
             self.save_resume()?;
         }
-        Ok(if self.context.cancel.is_cancelled() && epoch < self.plan.params.num_epochs {
-            Flow::Stopped
-        } else {
-            Flow::Done
-        })
+        Ok(
+            if self.context.cancel.is_cancelled() && epoch < self.plan.params.num_epochs {
+                Flow::Stopped
+            } else {
+                Flow::Done
+            },
+        )
     }
 
     fn save_evaluated(&mut self, epoch: u32, validation: &Validation) -> Result<()> {
         if validation.skipped > 0 {
-            self.warn(&format!("{} validation images could not be read and were left out", validation.skipped));
+            self.warn(&format!(
+                "{} validation images could not be read and were left out",
+                validation.skipped
+            ));
         }
         let metrics = &validation.metrics;
-        let value = metrics.values().next().copied().flatten().unwrap_or(f64::NEG_INFINITY);
-        let better = self.state.best.as_ref().is_none_or(|best| value > best.value());
+        let value = metrics
+            .values()
+            .next()
+            .copied()
+            .flatten()
+            .unwrap_or(f64::NEG_INFINITY);
+        let better = self
+            .state
+            .best
+            .as_ref()
+            .is_none_or(|best| value > best.value());
         if better {
-            self.state.best = Some(Best { epoch, metrics: metrics.clone() });
+            self.state.best = Some(Best {
+                epoch,
+                metrics: metrics.clone(),
+            });
             self.state.evaluations_without_gain = 0;
         } else {
             self.state.evaluations_without_gain += 1;
         }
-        let written = self.log.eval_finished(epoch, metrics).and_then(|()| self.events.eval(u64::from(epoch), metrics));
+        let written = self
+            .log
+            .eval_finished(epoch, metrics)
+            .and_then(|()| self.events.eval(u64::from(epoch), metrics));
         self.check_log(written);
-        self.context.sink.emit(JobEvent::Eval { epoch, metrics: metrics.clone() });
+        self.context.sink.emit(JobEvent::Eval {
+            epoch,
+            metrics: metrics.clone(),
+        });
 
         self.heart.stage("saving");
-        let path = self.folder.save_epoch(&self.learner, &self.state, &self.plan, validation, better)?;
+        let path =
+            self.folder
+                .save_epoch(&self.learner, &self.state, &self.plan, validation, better)?;
         self.saved = Instant::now();
         let written = self.log.saved(&path);
         self.check_log(written);
@@ -325,14 +387,19 @@ impl<'a> Session<'a> {
             let written = self.log.best(best.epoch, &name, best.value());
             self.check_log(written);
         }
-        self.context.sink.emit(JobEvent::Saved { epoch, path: path.display().to_string(), best: better });
+        self.context.sink.emit(JobEvent::Saved {
+            epoch,
+            path: path.display().to_string(),
+            best: better,
+        });
         Ok(())
     }
 
     /// Saves where the training stands, for a resume.
     fn save_resume(&mut self) -> Result<()> {
         self.heart.stage("saving");
-        self.folder.save_resume(&self.learner, &self.state, &self.plan)?;
+        self.folder
+            .save_resume(&self.learner, &self.state, &self.plan)?;
         self.saved = Instant::now();
         self.heart.stage("training");
         Ok(())
@@ -355,7 +422,8 @@ impl<'a> Session<'a> {
         if let Err(error) = written
             && !std::mem::replace(&mut self.log_failed, true)
         {
-            self.context.warn(format!("the training log cannot be written: {error}"));
+            self.context
+                .warn(format!("the training log cannot be written: {error}"));
         }
     }
 }

@@ -18,7 +18,12 @@ pub struct Best {
 impl Best {
     /// The primary metric.
     pub fn value(&self) -> f64 {
-        self.metrics.values().next().copied().flatten().unwrap_or(f64::NEG_INFINITY)
+        self.metrics
+            .values()
+            .next()
+            .copied()
+            .flatten()
+            .unwrap_or(f64::NEG_INFINITY)
     }
 }
 
@@ -97,6 +102,7 @@ impl TrainState {
     /// Moves to `step` of the running epoch.
     pub fn advance_to(&mut self, step: u32) {
         self.step = step;
-        self.global_step = u64::from(self.epoch) * u64::from(self.steps_per_epoch) + u64::from(step);
+        self.global_step =
+            u64::from(self.epoch) * u64::from(self.steps_per_epoch) + u64::from(step);
     }
 }

@@ -25,7 +25,12 @@ pub struct Validation {
 ///
 /// # Errors
 /// `NonFinite` when scores are NaN; unreadable data; out of memory.
-pub fn validate(network: &Network, plan: &Plan, cancel: &CancelToken, heart: &Heart) -> Result<Option<Validation>> {
+pub fn validate(
+    network: &Network,
+    plan: &Plan,
+    cancel: &CancelToken,
+    heart: &Heart,
+) -> Result<Option<Validation>> {
     let p = &plan.params;
     let mut loader = Loader::new(LoaderConfig {
         samples: plan.data.val.clone(),
@@ -41,7 +46,10 @@ pub fn validate(network: &Network, plan: &Plan, cancel: &CancelToken, heart: &He
         max_corrupt_fraction: plan.max_corrupt_fraction,
     })
     .map_err(JobError::from)?;
-    let mut details = EvalDetails { classes: plan.classes(), ..EvalDetails::default() };
+    let mut details = EvalDetails {
+        classes: plan.classes(),
+        ..EvalDetails::default()
+    };
     let mut skipped = 0;
     loop {
         if cancel.is_cancelled() {
@@ -53,25 +61,50 @@ pub fn validate(network: &Network, plan: &Plan, cancel: &CancelToken, heart: &He
         if batch.n == 0 {
             continue;
         }
-        let input =
-            normalized_input(&batch.images, [batch.n, batch.h, batch.w], p.image_mean, p.image_std, network.placement())?;
+        let input = normalized_input(
+            &batch.images,
+            [batch.n, batch.h, batch.w],
+            p.image_mean,
+            p.image_std,
+            network.placement(),
+        )?;
         let scores = network.forward(&input, false)?.f_softmax(-1, Kind::Float)?;
         details.scores.extend(download(&scores)?.data);
-        details.true_labels.extend(batch.labels.iter().map(|&l| u32::try_from(l).unwrap_or(u32::MAX)));
+        details.true_labels.extend(
+            batch
+                .labels
+                .iter()
+                .map(|&l| u32::try_from(l).unwrap_or(u32::MAX)),
+        );
         heart.tick();
     }
     if details.true_labels.is_empty() {
-        return Err(EngineError::new(ErrorCode::InvalidData, "none of the validation images can be read"));
+        return Err(EngineError::new(
+            ErrorCode::InvalidData,
+            "none of the validation images can be read",
+        ));
     }
     if details.scores.iter().any(|s| !s.is_finite()) {
-        return Err(EngineError::new(ErrorCode::NonFinite, "the network gives NaN on the validation images")
-            .hint("lower learning_rate or use a warm-up; earlier checkpoints are kept"));
+        return Err(EngineError::new(
+            ErrorCode::NonFinite,
+            "the network gives NaN on the validation images",
+        )
+        .hint("lower learning_rate or use a warm-up; earlier checkpoints are kept"));
     }
-    let accuracy = |k: usize| oarlock_metrics::top_k_accuracy(&details.scores, details.classes, &details.true_labels, k);
+    let accuracy = |k: usize| {
+        oarlock_metrics::top_k_accuracy(&details.scores, details.classes, &details.true_labels, k)
+    };
     let mut metrics = Metrics::new();
     metrics.insert("acc1".to_owned(), Some(accuracy(1)));
     if plan.topk > 1 {
-        metrics.insert(format!("acc{}", plan.topk), Some(accuracy(plan.topk as usize)));
+        metrics.insert(
+            format!("acc{}", plan.topk),
+            Some(accuracy(plan.topk as usize)),
+        );
     }
-    Ok(Some(Validation { metrics, details, skipped }))
+    Ok(Some(Validation {
+        metrics,
+        details,
+        skipped,
+    }))
 }

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use oarlock_engine::EventSink;
 use oarlock_imaging::{Image, Rng, encode_png};
 use oarlock_jobs::{
-    ClassificationParams, DatasetFormat, DatasetRef, DeviceSpec, JobEvent, LrPolicy, Precision, Resume, TaskType,
-    TrainSpec,
+    ClassificationParams, DatasetFormat, DatasetRef, DeviceSpec, JobEvent, LrPolicy, Precision,
+    Resume, TaskType, TrainSpec,
 };
 
 /// Three kinds of pictures that differ in colour and pattern: `per_class` for training, a quarter of it for validation.
@@ -52,7 +52,10 @@ pub fn spec(dir: &Path, task: &str, model: &str) -> TrainSpec {
         task_id: task.to_owned(),
         task_type: TaskType::Classification,
         task_dir: task_dir.display().to_string(),
-        dataset: DatasetRef { format: DatasetFormat::ImageFolder, root: dir.join("data").display().to_string() },
+        dataset: DatasetRef {
+            format: DatasetFormat::ImageFolder,
+            root: dir.join("data").display().to_string(),
+        },
         params: ClassificationParams {
             model: model.to_owned(),
             batch_size: 8,
@@ -94,7 +97,11 @@ pub fn spec(dir: &Path, task: &str, model: &str) -> TrainSpec {
         },
         weights: None,
         resume: Resume::Fresh,
-        device: DeviceSpec { cuda: vec![], threads: 2, precision: Precision::Fp32 },
+        device: DeviceSpec {
+            cuda: vec![],
+            threads: 2,
+            precision: Precision::Fp32,
+        },
     }
 }
 
@@ -105,7 +112,10 @@ pub struct Recorder<F: Fn(u32, u32) + Send + Sync> {
 }
 
 pub fn recorder() -> Recorder<impl Fn(u32, u32) + Send + Sync> {
-    Recorder { events: Mutex::new(vec![]), on_step: |_, _| {} }
+    Recorder {
+        events: Mutex::new(vec![]),
+        on_step: |_, _| {},
+    }
 }
 
 impl<F: Fn(u32, u32) + Send + Sync> EventSink for Recorder<F> {
@@ -124,7 +134,12 @@ impl<F: Fn(u32, u32) + Send + Sync> Recorder<F> {
         events
             .iter()
             .filter_map(|e| match e {
-                JobEvent::Step { epoch, step, metrics, .. } => Some((*epoch, *step, metrics["loss"].unwrap())),
+                JobEvent::Step {
+                    epoch,
+                    step,
+                    metrics,
+                    ..
+                } => Some((*epoch, *step, metrics["loss"].unwrap())),
                 _ => None,
             })
             .collect()
