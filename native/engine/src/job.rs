@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec};
 
-use crate::runtime::memory;
 use crate::{Result, jobs};
 
 /// Receives what a running job reports. Must return quickly: it is called between training steps.
@@ -84,9 +83,7 @@ pub fn run_job(
         cancel,
     };
     // A panic leaves no shared state half-changed: tensors are dropped, files were temporary.
-    let result = catch_unwind(AssertUnwindSafe(|| jobs::dispatch(spec, context)));
-    memory::trim();
-    match result {
+    match catch_unwind(AssertUnwindSafe(|| jobs::dispatch(spec, context))) {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => JobOutcome::Failed(error.into()),
         Err(payload) => JobOutcome::Failed(JobError::new(

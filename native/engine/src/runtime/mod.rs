@@ -2,7 +2,6 @@
 
 mod cuda;
 mod device;
-mod dl;
 pub mod heartbeat;
 pub mod memory;
 
