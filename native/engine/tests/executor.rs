@@ -138,7 +138,7 @@ fn outputs_gradients_and_training_equal_torchvisions() {
 
         // Three steps of SGD with momentum and decay.
         let network = Network::new(graph, &weights, Placement::CPU_FP32).unwrap();
-        let optimizer = Optimizer::new(Rule::Sgd, 1e-2, &network).unwrap();
+        let optimizer = Optimizer::new(Rule::Sgd, 1.0, &network).unwrap();
         let mut learner = Learner {
             network,
             optimizer,
@@ -146,7 +146,7 @@ fn outputs_gradients_and_training_equal_torchvisions() {
         };
         for theirs in record["losses"].as_array().unwrap() {
             let loss = learner
-                .step(&images, &labels, 0.01, 0)
+                .step(&images, &labels, 1e-4, 0)
                 .unwrap()
                 .loss
                 .double_value(&[]);

@@ -72,7 +72,7 @@ for ours, theirs in NAMES.items():
     model.train()
     decayed = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
-    opt = torch.optim.SGD([{"params": decayed, "weight_decay": 1e-2}, {"params": rest}], lr=0.01, momentum=0.9)
+    opt = torch.optim.SGD([{"params": decayed, "weight_decay": 1.0}, {"params": rest}], lr=1e-4, momentum=0.9)
     losses = []
     norms = {}
     for step in range(3):
