@@ -161,11 +161,13 @@ fn outputs_gradients_and_training_equal_torchvisions() {
                 2e-2,
             );
         }
+        // torchvision's MobileNetV3 keeps running statistics with momentum 0.01, PaddleX and the zoo with 0.1.
+        let same_momentum = model != "MobileNetV3_small";
         for p in learner
             .network
             .parameters()
             .iter()
-            .filter(|p| !p.trainable())
+            .filter(|p| !p.trainable() && same_momentum)
         {
             let theirs = record["buffer_norms_after"][&p.name][0].as_f64().unwrap();
             close(
