@@ -35,7 +35,8 @@ guard(async () => {
   await build({ dev: true });
   if (wants('lint'))
     show('clippy', 'cargo', ['clippy', '--release', '--workspace', '--all-targets', '--quiet', '--', '-D', 'warnings']);
-  if (wants('rust')) // Test programs share the cores with each other: threads that wait must sleep.
+  if (wants('rust'))
+    // Test programs share the cores with each other: threads that wait must sleep.
     show('cargo test', 'cargo', ['test', '--release', '--workspace'], { OMP_WAIT_POLICY: 'passive' });
   if (wants('ts')) {
     const files = [...testFiles('dist/src'), ...testFiles('dist/test')];
