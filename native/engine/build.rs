@@ -48,19 +48,21 @@ fn main() {
 /// The loops over plain memory, once for each instruction set; `shim/dispatch.cpp` picks at run time.
 fn compile_kernels() {
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|a| a == "x86_64");
-    let sets: &[(&str, &[&str])] = &[
-        ("base", &[]),
-        ("avx2", &["-mavx2", "-mfma", "-mf16c"]),
+    let avx512 = [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mfma",
+        "-mprefer-vector-width=512",
+    ];
+    let sets: [(&str, Vec<&str>); 4] = [
+        ("base", vec![]),
+        ("avx2", vec!["-mavx2", "-mfma", "-mf16c"]),
+        ("avx512", avx512.to_vec()),
         (
-            "avx512",
-            &[
-                "-mavx512f",
-                "-mavx512bw",
-                "-mavx512vl",
-                "-mavx512dq",
-                "-mfma",
-                "-mprefer-vector-width=512",
-            ],
+            "avx512bf16",
+            avx512.into_iter().chain(["-mavx512bf16"]).collect(),
         ),
     ];
     for (name, flags) in sets.iter().filter(|(name, _)| x86 || *name == "base") {
@@ -71,8 +73,10 @@ fn compile_kernels() {
             .std("c++17")
             .opt_level(3)
             .flag("-fno-math-errno")
-            .flag("-fno-trapping-math");
-        for flag in *flags {
+            .flag("-fno-trapping-math")
+            .warnings(false)
+            .flag("-Wno-psabi");
+        for flag in flags {
             build.flag(flag);
         }
         build

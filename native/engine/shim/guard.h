@@ -44,4 +44,7 @@ inline at::Tensor &tensor(ok_tensor t) { return *static_cast<at::Tensor *>(t); }
 
 inline ok_tensor give(at::Tensor t) { return new at::Tensor(std::move(t)); }
 
+// An ok_act with its parameters; with `in_place` the values of `x` may be overwritten (layout.cpp).
+at::Tensor activate(at::Tensor x, int32_t act, double a, double b, bool in_place);
+
 }  // namespace oarlock

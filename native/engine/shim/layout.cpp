@@ -56,20 +56,21 @@ extern "C" ok_status ok_dropout(ok_tensor input, double p, uint64_t seed, ok_ten
   });
 }
 
+at::Tensor oarlock::activate(at::Tensor x, int32_t act, double a, double b, bool in_place) {
+  switch (act) {
+    case OK_RELU: return in_place ? x.relu_() : x.relu();
+    case OK_RELU6: return in_place ? at::hardtanh_(x, 0, 6) : at::hardtanh(x, 0, 6);
+    case OK_HARD_SWISH: return at::hardswish(x);
+    case OK_HARD_SIGMOID: return x.mul(a).add_(b).clamp_(0, 1);
+    case OK_SWISH: return at::silu(x);
+    case OK_SIGMOID: return x.sigmoid();
+    case OK_LEAKY_RELU: return in_place ? at::leaky_relu_(x, a) : at::leaky_relu(x, a);
+    case OK_MISH: return at::mish(x);
+  }
+  TORCH_CHECK(false, "unknown activation ", act);
+}
+
 extern "C" ok_status ok_activation(ok_tensor input, int32_t act, double a, double b, int32_t in_place,
                                    ok_tensor *output) {
-  return guarded([&] {
-    at::Tensor x = tensor(input);
-    switch (act) {
-      case OK_RELU: *output = give(in_place ? x.relu_() : x.relu()); return;
-      case OK_RELU6: *output = give(in_place ? at::hardtanh_(x, 0, 6) : at::hardtanh(x, 0, 6)); return;
-      case OK_HARD_SWISH: *output = give(at::hardswish(x)); return;
-      case OK_HARD_SIGMOID: *output = give(x.mul(a).add_(b).clamp_(0, 1)); return;
-      case OK_SWISH: *output = give(at::silu(x)); return;
-      case OK_SIGMOID: *output = give(x.sigmoid()); return;
-      case OK_LEAKY_RELU: *output = give(in_place ? at::leaky_relu_(x, a) : at::leaky_relu(x, a)); return;
-      case OK_MISH: *output = give(at::mish(x)); return;
-    }
-    TORCH_CHECK(false, "unknown activation ", act);
-  });
+  return guarded([&] { *output = give(activate(tensor(input), act, a, b, in_place)); });
 }

@@ -46,6 +46,7 @@ struct Gradient {
 extern "C" ok_status ok_sgd_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor momentum, double lr,
                                  double momentum_factor, double weight_decay) {
   return guarded([&] {
+    if (!tensor(grad).defined()) return;  // a weight the loss does not depend on
     at::NoGradGuard guard;
     at::Tensor &w = tensor(master), &c = tensor(compute), &m = tensor(momentum);
     if (!w.is_cpu()) {
@@ -70,6 +71,7 @@ extern "C" ok_status ok_adam_step(ok_tensor master, ok_tensor compute, ok_tensor
                                   ok_tensor exp_avg_sq, double lr, double beta1, double beta2, double eps,
                                   double weight_decay, int64_t step) {
   return guarded([&] {
+    if (!tensor(grad).defined()) return;  // a weight the loss does not depend on
     at::NoGradGuard guard;
     at::Tensor &w = tensor(master), &c = tensor(compute), &m = tensor(exp_avg), &s = tensor(exp_avg_sq);
     const double bias1 = 1.0 - std::pow(beta1, double(step)), bias2 = 1.0 - std::pow(beta2, double(step));

@@ -1,6 +1,7 @@
 // Process and thread settings.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 
 #include "guard.h"
 
@@ -15,3 +16,18 @@ extern "C" ok_status ok_init(int32_t threads) {
 }
 
 extern "C" int32_t ok_threads(void) { return at::get_num_threads(); }
+
+extern "C" const void *ok_libtorch_address(void) { return reinterpret_cast<const void *>(&at::get_num_threads); }
+
+extern "C" ok_status ok_cuda_devices(uint64_t *count) {
+  return guarded([&] { *count = at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0; });
+}
+
+extern "C" ok_status ok_cuda_settings(void) {
+  return guarded([&] {
+    // Batches have one size: measuring the convolution algorithms once pays.
+    at::globalContext().setBenchmarkCuDNN(true);
+    at::globalContext().setAllowTF32CuBLAS(true);
+    at::globalContext().setAllowTF32CuDNN(true);
+  });
+}

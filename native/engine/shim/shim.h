@@ -23,6 +23,15 @@ typedef void *ok_tensor;
 // runtime.cpp
 ok_status ok_init(int32_t threads);
 int32_t ok_threads(void);
+const void *ok_libtorch_address(void);         // of any function of libtorch
+ok_status ok_cuda_devices(uint64_t *count);    // after libtorch_cuda is loaded
+ok_status ok_cuda_settings(void);
+
+// alloc.cpp: memory of CPU tensors. `available` says how many bytes the machine can still give.
+ok_status ok_memory_init(uint64_t (*available)(void));
+void ok_memory_limit(uint64_t bytes);  // 0 = none
+void ok_memory_trim(void);             // gives kept memory back to the system
+void ok_memory_stats(uint64_t *used, uint64_t *peak, uint64_t *kept);  // bytes; the peak begins anew
 
 // layout.cpp
 ok_status ok_to_channels_last(ok_tensor input, ok_tensor *output);
@@ -33,6 +42,17 @@ ok_status ok_dropout(ok_tensor input, double p, uint64_t seed, ok_tensor *output
 // Activation functions; `in_place` may overwrite the input.
 enum ok_act { OK_RELU, OK_RELU6, OK_HARD_SWISH, OK_HARD_SIGMOID, OK_SWISH, OK_SIGMOID, OK_LEAKY_RELU, OK_MISH };
 ok_status ok_activation(ok_tensor input, int32_t act, double a, double b, int32_t in_place, ok_tensor *output);
+
+// norm.cpp: batch norm, plus `residual` unless it is null, then `act` (NormAct of kernels.h).
+ok_status ok_norm_act(ok_tensor input, ok_tensor gamma, ok_tensor beta, ok_tensor running_mean, ok_tensor running_var,
+                      ok_tensor residual, int32_t train, double momentum, double eps, int32_t act, double slope,
+                      ok_tensor *output);
+
+// conv.cpp: convolutions for inference on a CPU. `conv` is stride, padding, dilation (height, width each), groups;
+// `act` is an ok_act or -1; `bias` and `other` may be null.
+ok_status ok_conv_pack(ok_tensor input, ok_tensor weight, const int64_t *conv, ok_tensor *output);
+ok_status ok_conv_act(ok_tensor input, ok_tensor weight, ok_tensor bias, const int64_t *conv, ok_tensor other,
+                      int32_t act, double slope, ok_tensor *output);
 
 // optim.cpp
 ok_status ok_sgd_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor momentum, double lr,

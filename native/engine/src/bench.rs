@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::exec::Network;
-use crate::runtime::{self, Placement};
+use crate::runtime::heartbeat::process_time;
+use crate::runtime::{self, Placement, memory};
 use crate::train::learner::Learner;
 use crate::train::optimizer::{Optimizer, Rule};
 use crate::{EngineError, Result, ffi};
@@ -64,9 +65,9 @@ fn time(
     placement: Placement,
     mut body: impl FnMut() -> Result<Tensor>,
 ) -> Result<Value> {
-    let mut seconds = Vec::new();
+    let (mut seconds, mut cpu_seconds) = (Vec::new(), Vec::new());
     for i in 0..options.warmup + options.steps {
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), process_time());
         let result = body()?;
         // Reading a value waits for the device.
         let value = result
@@ -75,6 +76,7 @@ fn time(
             .f_double_value(&[])?;
         if i >= options.warmup {
             seconds.push(start.elapsed().as_secs_f64());
+            cpu_seconds.push((process_time() - cpu).as_secs_f64());
         }
         if !value.is_finite() {
             return Err(EngineError::new(
@@ -84,6 +86,8 @@ fn time(
         }
     }
     seconds.sort_by(f64::total_cmp);
+    cpu_seconds.sort_by(f64::total_cmp);
+    let memory = memory::tensors();
     let median = seconds[seconds.len() / 2];
     Ok(json!({
         "model": options.model,
@@ -94,6 +98,9 @@ fn time(
         "threads": ffi::threads(),
         "seconds_median": median,
         "seconds_best": seconds[0],
+        "cpu_seconds_median": cpu_seconds[cpu_seconds.len() / 2],
+        "cpu_seconds_best": cpu_seconds[0],
+        "tensor_bytes_peak": memory.peak,
         "images_per_second": f64::from(options.batch) / median,
         "images_per_second_best": f64::from(options.batch) / seconds[0],
     }))

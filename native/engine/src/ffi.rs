@@ -6,6 +6,7 @@ use oarlock_graph::Act;
 use oarlock_jobs::ErrorCode;
 use tch::Tensor;
 
+use crate::runtime::memory;
 use crate::{EngineError, Result};
 
 #[repr(C)]
@@ -19,6 +20,13 @@ type Ptr = *mut c_void;
 unsafe extern "C" {
     fn ok_init(threads: i32) -> Status;
     fn ok_threads() -> i32;
+    fn ok_libtorch_address() -> *const c_void;
+    fn ok_cuda_devices(count: *mut u64) -> Status;
+    fn ok_cuda_settings() -> Status;
+    fn ok_memory_init(available: extern "C" fn() -> u64) -> Status;
+    fn ok_memory_limit(bytes: u64);
+    fn ok_memory_trim();
+    fn ok_memory_stats(used: *mut u64, peak: *mut u64, kept: *mut u64);
     fn ok_to_channels_last(input: Ptr, output: *mut Ptr) -> Status;
     fn ok_normalize(
         pixels: *const u8,
@@ -37,6 +45,31 @@ unsafe extern "C" {
         a: f64,
         b: f64,
         in_place: i32,
+        output: *mut Ptr,
+    ) -> Status;
+    fn ok_norm_act(
+        input: Ptr,
+        gamma: Ptr,
+        beta: Ptr,
+        running_mean: Ptr,
+        running_var: Ptr,
+        residual: Ptr,
+        train: i32,
+        momentum: f64,
+        eps: f64,
+        act: i32,
+        slope: f64,
+        output: *mut Ptr,
+    ) -> Status;
+    fn ok_conv_pack(input: Ptr, weight: Ptr, conv: *const i64, output: *mut Ptr) -> Status;
+    fn ok_conv_act(
+        input: Ptr,
+        weight: Ptr,
+        bias: Ptr,
+        conv: *const i64,
+        other: Ptr,
+        act: i32,
+        slope: f64,
         output: *mut Ptr,
     ) -> Status;
     fn ok_sgd_step(
@@ -112,10 +145,55 @@ fn tensor_of(call: impl FnOnce(*mut Ptr) -> Status) -> Result<Tensor> {
     Ok(unsafe { take(out) })
 }
 
-/// Process and thread settings; `threads` 0 keeps the number of threads.
+/// Process and thread settings: threads of one operation, flushed denormals, the tensors' allocator.
 pub fn init(threads: u32) -> Result<()> {
+    extern "C" fn available() -> u64 {
+        memory::available().unwrap_or(u64::MAX)
+    }
+    // SAFETY: `available` is a plain function that lives for ever and does not unwind.
+    unsafe { ok_memory_init(available) }.check()?;
     // SAFETY: no pointers.
     unsafe { ok_init(i32::try_from(threads).unwrap_or(0)) }.check()
+}
+
+/// Address of a function of libtorch, to find its folder.
+pub fn libtorch_address() -> *const c_void {
+    // SAFETY: no arguments.
+    unsafe { ok_libtorch_address() }
+}
+
+/// GPUs that libtorch can use; its CUDA part must be loaded.
+pub fn cuda_devices() -> Result<u64> {
+    let mut count = 0;
+    // SAFETY: a valid place for the number.
+    unsafe { ok_cuda_devices(&mut count) }.check()?;
+    Ok(count)
+}
+
+/// Fast settings of cuDNN and cuBLAS.
+pub fn cuda_settings() -> Result<()> {
+    // SAFETY: no arguments.
+    unsafe { ok_cuda_settings() }.check()
+}
+
+/// Most bytes that tensors on the CPU may take; 0 = what the machine has.
+pub fn memory_limit(bytes: u64) {
+    // SAFETY: no pointers.
+    unsafe { ok_memory_limit(bytes) }
+}
+
+/// Gives memory that is kept for later tensors back to the system.
+pub fn memory_trim() {
+    // SAFETY: only blocks that no tensor uses are unmapped.
+    unsafe { ok_memory_trim() }
+}
+
+/// Bytes of tensors on the CPU: in use, most in use since the last call, kept for later.
+pub fn memory_stats() -> [u64; 3] {
+    let [mut used, mut peak, mut kept] = [0; 3];
+    // SAFETY: three valid places for numbers.
+    unsafe { ok_memory_stats(&mut used, &mut peak, &mut kept) };
+    [used, peak, kept]
 }
 
 /// Threads of one operation.
@@ -167,17 +245,141 @@ pub fn dropout(input: &Tensor, p: f64, seed: u64) -> Result<Tensor> {
     tensor_of(|out| unsafe { ok_dropout(ptr(input), p, seed, out) })
 }
 
+/// Parameters of a batch norm.
+pub struct Norm<'a> {
+    /// Scale.
+    pub gamma: &'a Tensor,
+    /// Shift.
+    pub beta: &'a Tensor,
+    /// Running mean; updated in training.
+    pub running_mean: &'a Tensor,
+    /// Running variance; updated in training.
+    pub running_var: &'a Tensor,
+    /// Statistics of the batch instead of the running ones.
+    pub train: bool,
+    /// Weight of the new statistics in the running ones.
+    pub momentum: f64,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// Batch norm, plus `residual` if given, then `act`, in one operation.
+pub fn norm_act(
+    input: &Tensor,
+    norm: &Norm,
+    residual: Option<&Tensor>,
+    act: Option<Act>,
+) -> Result<Tensor> {
+    // The codes are those of `NormAct` in kernels.h.
+    let (code, slope) = match act {
+        None => (0, 0.0),
+        Some(Act::Relu) => (1, 0.0),
+        Some(Act::Relu6) => (2, 0.0),
+        Some(Act::LeakyRelu { slope }) => (3, slope),
+        Some(Act::HardSwish) => (4, 0.0),
+        Some(other) => {
+            return Err(EngineError::internal(format!(
+                "a batch norm cannot apply {other:?}"
+            )));
+        }
+    };
+    // SAFETY: all tensors outlive the call; a null residual means none.
+    tensor_of(|out| unsafe {
+        ok_norm_act(
+            ptr(input),
+            ptr(norm.gamma),
+            ptr(norm.beta),
+            ptr(norm.running_mean),
+            ptr(norm.running_var),
+            residual.map_or(std::ptr::null_mut(), ptr),
+            i32::from(norm.train),
+            norm.momentum,
+            norm.eps,
+            code,
+            f64::from(slope),
+            out,
+        )
+    })
+}
+
+/// Hyper-parameters of a convolution, by height and width.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv {
+    /// Step of the window.
+    pub stride: [i64; 2],
+    /// Zeros around the map.
+    pub padding: [i64; 2],
+    /// Distance of the window's points.
+    pub dilation: [i64; 2],
+    /// Groups of channels.
+    pub groups: i64,
+}
+
+impl Conv {
+    fn flat(&self) -> [i64; 7] {
+        let (s, p, d) = (self.stride, self.padding, self.dilation);
+        [s[0], s[1], p[0], p[1], d[0], d[1], self.groups]
+    }
+}
+
+/// The weight in the order that the convolution kernel for maps like `input` wants.
+pub fn conv_pack(input: &Tensor, weight: &Tensor, conv: &Conv) -> Result<Tensor> {
+    let flat = conv.flat();
+    // SAFETY: all outlive the call; `flat` has the seven numbers the shim reads.
+    tensor_of(|out| unsafe { ok_conv_pack(ptr(input), ptr(weight), flat.as_ptr(), out) })
+}
+
+/// Convolution with a packed weight, plus `other` if given, then `act`, in one operation; no gradient.
+pub fn conv_act(
+    input: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: &Conv,
+    other: Option<&Tensor>,
+    act: Option<Act>,
+) -> Result<Tensor> {
+    let (code, slope) = match act {
+        None => (-1, 0.0),
+        Some(act) => act_code(act),
+    };
+    let flat = conv.flat();
+    let null = std::ptr::null_mut();
+    // SAFETY: all outlive the call; `flat` has the seven numbers the shim reads; null means none.
+    tensor_of(|out| unsafe {
+        ok_conv_act(
+            ptr(input),
+            ptr(weight),
+            bias.map_or(null, ptr),
+            flat.as_ptr(),
+            other.map_or(null, ptr),
+            code,
+            slope,
+            out,
+        )
+    })
+}
+
+/// `ok_act` and its slope.
+fn act_code(act: Act) -> (i32, f64) {
+    match act {
+        Act::Relu => (0, 0.0),
+        Act::Relu6 => (1, 0.0),
+        Act::HardSwish => (2, 0.0),
+        Act::HardSigmoid { slope, .. } => (3, f64::from(slope)),
+        Act::Swish => (4, 0.0),
+        Act::Sigmoid => (5, 0.0),
+        Act::LeakyRelu { slope } => (6, f64::from(slope)),
+        Act::Mish => (7, 0.0),
+    }
+}
+
 /// An element-wise function; with `in_place` the input may be overwritten.
 pub fn activation(input: &Tensor, act: Act, in_place: bool) -> Result<Tensor> {
-    let (code, a, b) = match act {
-        Act::Relu => (0, 0.0, 0.0),
-        Act::Relu6 => (1, 0.0, 0.0),
-        Act::HardSwish => (2, 0.0, 0.0),
-        Act::HardSigmoid { slope, offset } => (3, slope, offset),
-        Act::Swish => (4, 0.0, 0.0),
-        Act::Sigmoid => (5, 0.0, 0.0),
-        Act::LeakyRelu { slope } => (6, slope, 0.0),
-        Act::Mish => (7, 0.0, 0.0),
+    let (code, a) = act_code(act);
+    let b = if let Act::HardSigmoid { offset, .. } = act {
+        f64::from(offset)
+    } else {
+        0.0
     };
     // SAFETY: `input` outlives the call; the codes are those of `ok_act`.
     tensor_of(|out| unsafe {

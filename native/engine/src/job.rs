@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec};
 
+use crate::runtime::memory;
 use crate::{Result, jobs};
 
 /// Receives what a running job reports. Must return quickly: it is called between training steps.
@@ -83,7 +84,9 @@ pub fn run_job(
         cancel,
     };
     // A panic leaves no shared state half-changed: tensors are dropped, files were temporary.
-    match catch_unwind(AssertUnwindSafe(|| jobs::dispatch(spec, context))) {
+    let result = catch_unwind(AssertUnwindSafe(|| jobs::dispatch(spec, context)));
+    memory::trim();
+    match result {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => JobOutcome::Failed(error.into()),
         Err(payload) => JobOutcome::Failed(JobError::new(

@@ -1,5 +1,7 @@
-#include "body.inc"
+// The kernels for one instruction set, chosen by this file's compiler flags (build.rs).
+#include "norm.inc"
+#include "optim.inc"
 
 namespace oarlock {
-extern const Kernels kernels_avx512 = OARLOCK_KERNELS;
+extern const Kernels kernels_avx512 = {sgd, adam, norm_stats, norm_apply, norm_grad_stats, norm_grad_apply};
 }

@@ -8,16 +8,34 @@ namespace oarlock {
 struct SgdRates { float lr, momentum, weight_decay; };
 struct AdamRates { float lr, beta1, beta2, eps, weight_decay, root_bias2; };
 
-// `copy` (bf16) is null where the forward pass reads the master weights themselves.
+// Activations that a batch norm can apply in the same pass; `slope` belongs to LEAKY.
+enum NormAct : int32_t { NORM_NONE, NORM_RELU, NORM_RELU6, NORM_LEAKY, NORM_HARD_SWISH };
+
+// Rows of `channels` values each (channels-last maps: N·H·W rows), fp32 or bf16.
+struct NormRows { int64_t rows, channels; bool bf16; NormAct act; float slope; };
+
 struct Kernels {
+  // `copy` (bf16) is null where the forward pass reads the master weights themselves.
   void (*sgd)(float *w, uint16_t *copy, const void *g, bool g_bf16, float *v, int64_t n, SgdRates r);
   void (*adam)(float *w, uint16_t *copy, const void *g, bool g_bf16, float *m, float *s, int64_t n, AdamRates r);
+  // Adds to `sum` and `square` the sums of x − shift and of its square, for each channel.
+  void (*norm_stats)(NormRows m, const void *x, const float *shift, float *sum, float *square);
+  // y = act(x · scale + shift [+ residual])
+  void (*norm_apply)(NormRows m, const void *x, const void *residual, void *y, const float *scale, const float *shift);
+  // With g = dy · act', adds to `sum` and `product` the sums of g and of g · (x − mean), for each channel.
+  void (*norm_grad_stats)(NormRows m, const void *x, const void *y, const void *dy, const float *scale,
+                          const float *shift, const float *mean, float *sum, float *product);
+  // dx = g · a + x · b + c; `dresidual` = g unless it is null.
+  void (*norm_grad_apply)(NormRows m, const void *x, const void *y, const void *dy, const float *scale,
+                          const float *shift, const float *a, const float *b, const float *c, void *dx,
+                          void *dresidual);
 };
 
 extern const Kernels kernels_base;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
+extern const Kernels kernels_avx512bf16;
 #endif
 
 // The fastest set this processor has.

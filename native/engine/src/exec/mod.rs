@@ -3,6 +3,7 @@
 mod input;
 mod network;
 mod ops;
+mod plan;
 
 pub use input::normalized_input;
 pub use network::{Network, Parameter};

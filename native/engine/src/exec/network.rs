@@ -1,12 +1,13 @@
 //! A graph with its weights on a device.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use oarlock_graph::{Graph, HostTensor, NodeId, Op, ParamKind, WeightMap};
 use oarlock_jobs::ErrorCode;
 use tch::{Device, Kind, Tensor};
 
 use super::ops;
+use super::plan::{self, Fusion, Kernel, Step};
 use crate::runtime::Placement;
 use crate::{EngineError, Result, ffi};
 
@@ -38,12 +39,11 @@ pub struct Network {
     graph: Graph,
     placement: Placement,
     parameters: Vec<Parameter>,
-    /// First parameter of each node.
+    /// First parameter of each node, and the end.
     offsets: Vec<usize>,
-    /// Values nobody needs after node i.
-    dead: Vec<Vec<NodeId>>,
-    /// Whether node i may overwrite its first input.
-    in_place: Vec<bool>,
+    steps: Vec<Step>,
+    /// Weights in the convolution kernels' own order, by node; inference only.
+    packed: RefCell<Vec<Option<Tensor>>>,
     seed: Cell<u64>,
 }
 
@@ -53,6 +53,15 @@ impl Network {
     /// # Errors
     /// `InvalidData` when a weight is missing or has another shape; out of memory.
     pub fn new(graph: Graph, weights: &WeightMap, placement: Placement) -> Result<Self> {
+        Self::with_fusion(graph, weights, placement, Fusion::Norm)
+    }
+
+    fn with_fusion(
+        graph: Graph,
+        weights: &WeightMap,
+        placement: Placement,
+        fusion: Fusion,
+    ) -> Result<Self> {
         let mut parameters = Vec::new();
         let mut offsets = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
@@ -77,30 +86,34 @@ impl Network {
                 parameters.push(upload(name, param.kind, host, &node.op, placement)?);
             }
         }
-        let uses = ops::consumers(&graph);
-        let in_place = (0..graph.nodes.len())
-            .map(|i| ops::may_overwrite(&graph, &uses, i))
-            .collect();
-        let dead = ops::last_uses(&graph);
+        offsets.push(parameters.len());
+        let steps = plan::steps(&graph, fusion);
+        let packed = RefCell::new((0..graph.nodes.len()).map(|_| None).collect());
         Ok(Self {
             graph,
             placement,
             parameters,
             offsets,
-            dead,
-            in_place,
+            steps,
+            packed,
             seed: Cell::new(0),
         })
     }
 
-    /// The inference network of `graph`: batch norms folded into their convolutions, dropout removed.
+    /// The inference network of `graph`: batch norms folded into their convolutions, dropout removed; on a CPU
+    /// sums and activations run inside the convolutions. Only for [`Self::forward`] without training.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn for_inference(graph: &Graph, weights: &WeightMap, placement: Placement) -> Result<Self> {
         let (folded, folded_weights) = oarlock_graph::fold_batch_norm(graph, weights)
             .map_err(|e| EngineError::new(ErrorCode::InvalidData, e.to_string()))?;
-        Self::new(folded, &folded_weights, placement)
+        let fusion = if placement.device == Device::Cpu {
+            Fusion::Conv
+        } else {
+            Fusion::Norm
+        };
+        Self::with_fusion(folded, &folded_weights, placement, fusion)
     }
 
     /// The inference network of this one's current weights, on the same device.
@@ -153,35 +166,26 @@ impl Network {
     pub fn forward_all(&self, input: &Tensor, train: bool) -> Result<Vec<Tensor>> {
         let _guard = (!train).then(tch::no_grad_guard);
         let input = ops::prepare_input(input, self.placement)?;
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
-        for (i, node) in self.graph.nodes.iter().enumerate() {
+        let mut values: Vec<Option<Tensor>> = (0..self.graph.nodes.len()).map(|_| None).collect();
+        for step in &self.steps {
+            let node = &self.graph.nodes[step.node];
             let value = if matches!(node.op, Op::Input { .. }) {
                 input.shallow_clone()
             } else {
-                let mut inputs = Vec::with_capacity(node.inputs.len());
-                for &id in &node.inputs {
+                let mut inputs = Vec::with_capacity(step.inputs.len());
+                for &id in &step.inputs {
                     inputs.push(values[id].as_ref().ok_or_else(|| {
                         EngineError::internal(format!(
-                            "`{}` reads a value that is not computed yet",
+                            "`{}` reads a value that is not computed",
                             node.name
                         ))
                     })?);
                 }
-                let end = self
-                    .offsets
-                    .get(i + 1)
-                    .copied()
-                    .unwrap_or(self.parameters.len());
-                let call = ops::Call {
-                    params: &self.parameters[self.offsets[i]..end],
-                    train,
-                    in_place: self.in_place[i],
-                    seed: self.seed.get() ^ (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
-                };
-                ops::run(&node.op, &inputs, &call).map_err(|e| at_node(e, &node.name))?
+                self.run(step, &inputs, train)
+                    .map_err(|e| e.with("layer", node.name.clone()))?
             };
-            values.push(Some(value));
-            for &id in &self.dead[i] {
+            values[step.node] = Some(value);
+            for &id in &step.dead {
                 values[id] = None;
             }
         }
@@ -197,6 +201,41 @@ impl Network {
             .collect()
     }
 
+    fn params_of(&self, node: NodeId) -> &[Parameter] {
+        &self.parameters[self.offsets[node]..self.offsets[node + 1]]
+    }
+
+    fn run(&self, step: &Step, inputs: &[&Tensor], train: bool) -> Result<Tensor> {
+        match step.kernel {
+            Kernel::Node => {
+                let call = ops::Call {
+                    params: self.params_of(step.node),
+                    train,
+                    in_place: step.in_place,
+                    seed: self.seed.get() ^ (step.node as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                };
+                ops::run(&self.graph.nodes[step.node].op, inputs, &call)
+            }
+            Kernel::Norm { norm, act } => ops::norm_act(
+                &self.graph.nodes[norm].op,
+                self.params_of(norm),
+                inputs,
+                train,
+                act,
+            ),
+            Kernel::Conv { conv, act } => {
+                let mut packed = self.packed.borrow_mut();
+                ops::conv_act(
+                    &self.graph.nodes[conv].op,
+                    self.params_of(conv),
+                    inputs,
+                    act,
+                    &mut packed[conv],
+                )
+            }
+        }
+    }
+
     /// Copies parameters and buffers to host memory.
     ///
     /// # Errors
@@ -207,10 +246,6 @@ impl Network {
             .map(|p| Ok((p.name.clone(), download(&p.master)?)))
             .collect()
     }
-}
-
-fn at_node(error: EngineError, node: &str) -> EngineError {
-    error.with("layer", node)
 }
 
 /// Host copy of a tensor, fp32, row-major.

@@ -1,6 +1,6 @@
 //! One libtorch call per operation, and what the executor must know about it.
 
-use oarlock_graph::{Act, Graph, NodeId, Op};
+use oarlock_graph::{Act, Op};
 use tch::Tensor;
 
 use super::network::Parameter;
@@ -32,56 +32,6 @@ pub(super) fn prepare_input(input: &Tensor, placement: Placement) -> Result<Tens
             .f_to_device(placement.device)?
             .f_to_kind(placement.compute)?,
     )
-}
-
-/// How many nodes and outputs read each value.
-pub(super) fn consumers(graph: &Graph) -> Vec<usize> {
-    let mut uses = vec![0; graph.nodes.len()];
-    let reads = graph.nodes.iter().flat_map(|n| n.inputs.iter().copied());
-    for id in reads.chain(graph.outputs.iter().map(|o| o.node)) {
-        uses[id] += 1;
-    }
-    uses
-}
-
-/// For each node the values that nobody reads after it.
-pub(super) fn last_uses(graph: &Graph) -> Vec<Vec<NodeId>> {
-    let mut last: Vec<NodeId> = (0..graph.nodes.len()).collect();
-    for (i, node) in graph.nodes.iter().enumerate() {
-        for &id in &node.inputs {
-            last[id] = i;
-        }
-    }
-    for output in &graph.outputs {
-        last[output.node] = usize::MAX;
-    }
-    let mut dead = vec![Vec::new(); graph.nodes.len()];
-    for (id, &at) in last.iter().enumerate() {
-        if at < dead.len() {
-            dead[at].push(id);
-        }
-    }
-    dead
-}
-
-/// Whether node `i` may overwrite its first input: nobody else reads it, and neither its producer's backward
-/// pass nor the node's own needs the old values.
-pub(super) fn may_overwrite(graph: &Graph, uses: &[usize], i: NodeId) -> bool {
-    let node = &graph.nodes[i];
-    let Some(&first) = node.inputs.first() else {
-        return false;
-    };
-    let overwrites = match node.op {
-        Op::Activation(Act::Relu | Act::Relu6 | Act::LeakyRelu { .. }) => true,
-        Op::Add => node.inputs.iter().filter(|&&id| id == first).count() == 1,
-        _ => false,
-    };
-    // Producers whose backward pass reads their inputs only, never their result.
-    let producer = matches!(
-        graph.nodes[first].op,
-        Op::Conv2d { .. } | Op::BatchNorm { .. } | Op::Add | Op::Linear { .. }
-    );
-    overwrites && producer && uses[first] == 1
 }
 
 fn pair(v: [usize; 2]) -> [i64; 2] {
@@ -117,16 +67,7 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
                 groups as i64,
             )?
         }
-        Op::BatchNorm { eps, momentum, .. } => x.f_batch_norm(
-            Some(call.param(0)?),
-            Some(call.param(1)?),
-            Some(call.param(2)?),
-            Some(call.param(3)?),
-            call.train,
-            momentum,
-            eps,
-            true,
-        )?,
+        Op::BatchNorm { .. } => norm_act(op, call.params, inputs, call.train, None)?,
         Op::Activation(act) => ffi::activation(x, act, call.in_place)?,
         Op::MaxPool {
             kernel,
@@ -177,6 +118,74 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
         Op::Dropout { .. } => x.shallow_clone(),
         Op::Softmax => x.f_softmax(-1, None)?,
     })
+}
+
+/// A batch norm, plus the second input if there is one, then an activation.
+pub(super) fn norm_act(
+    op: &Op,
+    params: &[Parameter],
+    inputs: &[&Tensor],
+    train: bool,
+    act: Option<Act>,
+) -> Result<Tensor> {
+    let (&Op::BatchNorm { eps, momentum, .. }, [gamma, beta, mean, var], [x, rest @ ..]) =
+        (op, params, inputs)
+    else {
+        return Err(EngineError::internal("a batch norm lacks a parameter"));
+    };
+    let norm = ffi::Norm {
+        gamma: &gamma.compute,
+        beta: &beta.compute,
+        running_mean: &mean.compute,
+        running_var: &var.compute,
+        train,
+        momentum,
+        eps,
+    };
+    ffi::norm_act(x, &norm, rest.first().copied(), act)
+}
+
+/// A convolution, plus the second input if there is one, then an activation; for inference on a CPU. `packed`
+/// keeps the weight in the kernel's own order from the first call on.
+pub(super) fn conv_act(
+    op: &Op,
+    params: &[Parameter],
+    inputs: &[&Tensor],
+    act: Option<Act>,
+    packed: &mut Option<Tensor>,
+) -> Result<Tensor> {
+    let (
+        &Op::Conv2d {
+            stride,
+            padding,
+            dilation,
+            groups,
+            ..
+        },
+        [weight, bias @ ..],
+        [x, rest @ ..],
+    ) = (op, params, inputs)
+    else {
+        return Err(EngineError::internal("a convolution lacks a parameter"));
+    };
+    let conv = ffi::Conv {
+        stride: pair(stride),
+        padding: pair(padding),
+        dilation: pair(dilation),
+        groups: groups as i64,
+    };
+    let weight = match packed {
+        Some(weight) => &*weight,
+        None => packed.insert(ffi::conv_pack(x, &weight.compute, &conv)?),
+    };
+    ffi::conv_act(
+        x,
+        weight,
+        bias.first().map(|b| &b.compute),
+        &conv,
+        rest.first().copied(),
+        act,
+    )
 }
 
 fn sum(inputs: &[&Tensor], in_place: bool) -> Result<Tensor> {

@@ -1,9 +1,10 @@
 //! Choice of the device and the number format of the compute.
 
-use oarlock_jobs::{DeviceSpec, ErrorCode, Precision};
+use oarlock_jobs::{DeviceSpec, Precision};
 use tch::{Device, Kind};
 
-use crate::{EngineError, Result, ffi};
+use super::cuda;
+use crate::{Result, ffi};
 
 /// Where and in which number format a network computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,11 @@ impl Placement {
 /// # Errors
 /// `Unsupported` when a GPU is asked for and there is none, with the reason.
 pub fn place(spec: &DeviceSpec) -> Result<Placement> {
-    ffi::init(spec.threads)?;
+    ffi::init(if spec.threads == 0 {
+        cores()
+    } else {
+        spec.threads
+    })?;
     let Some(&ordinal) = spec.cuda.first() else {
         let bf16 = match spec.precision {
             Precision::Auto => cpu_has_fast_bf16(),
@@ -53,13 +58,50 @@ pub fn place(spec: &DeviceSpec) -> Result<Placement> {
         };
         return Ok(Placement {
             device: Device::Cpu,
-            compute: if bf16 { Kind::BFloat16 } else { Kind::Float },
+            compute: kind(bf16),
         });
     };
-    Err(EngineError::new(
-        ErrorCode::Unsupported,
-        format!("GPU {ordinal} is not available"),
-    ))
+    let gpu = cuda::load(ordinal)?;
+    ffi::cuda_settings()?;
+    let bf16 = match spec.precision {
+        // bf16 came with compute capability 8.0.
+        Precision::Auto => {
+            gpu.compute_capability
+                .split('.')
+                .next()
+                .and_then(|m| m.parse::<u32>().ok())
+                >= Some(8)
+        }
+        Precision::Bf16 => true,
+        Precision::Fp32 => false,
+    };
+    Ok(Placement {
+        device: Device::Cuda(ordinal as usize),
+        compute: kind(bf16),
+    })
+}
+
+fn kind(bf16: bool) -> Kind {
+    if bf16 { Kind::BFloat16 } else { Kind::Float }
+}
+
+/// Physical cores this process may use: two threads of one core share its arithmetic units.
+fn cores() -> u32 {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut cores = std::collections::HashSet::new();
+    for cpu in 0..4096 {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        let Ok(siblings) = std::fs::read_to_string(path) else {
+            break;
+        };
+        cores.insert(siblings.trim().to_owned());
+    }
+    let physical = if cores.is_empty() {
+        allowed
+    } else {
+        cores.len()
+    };
+    u32::try_from(allowed.min(physical)).unwrap_or(1)
 }
 
 /// Whether the processor multiplies bf16 in hardware (AVX512-BF16; every processor with AMX has it too).

@@ -2,6 +2,36 @@
 
 use std::fs;
 
+use crate::ffi;
+
+/// Bytes of tensors on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorMemory {
+    /// In use.
+    pub used: u64,
+    /// Most in use since these numbers were last asked for.
+    pub peak: u64,
+    /// Free, kept for later tensors.
+    pub kept: u64,
+}
+
+/// Memory of tensors on the CPU; the peak begins anew.
+pub fn tensors() -> TensorMemory {
+    let [used, peak, kept] = ffi::memory_stats();
+    TensorMemory { used, peak, kept }
+}
+
+/// Most bytes that tensors on the CPU may take; `None` = what the machine has. Beyond it allocations fail with
+/// `ResourceExhausted`.
+pub fn set_limit(bytes: Option<u64>) {
+    ffi::memory_limit(bytes.unwrap_or(0));
+}
+
+/// Gives memory that is kept for later tensors back to the system (at the end of a job).
+pub fn trim() {
+    ffi::memory_trim();
+}
+
 /// Bytes that can still be used: what the kernel says, or what the control group leaves.
 pub fn available() -> Option<u64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;

@@ -2,6 +2,7 @@
 
 mod cuda;
 mod device;
+mod dl;
 pub mod heartbeat;
 pub mod memory;
 

@@ -76,6 +76,11 @@ fn train(
 ) -> Result<TrainResult> {
     let placement = runtime::place(&spec.device)?;
     let mut plan = Plan::new(spec)?;
+    if let [first, _, ..] = spec.device.cuda[..] {
+        plan.notes.push(format!(
+            "training on several GPUs at once is not available yet; GPU {first} is used"
+        ));
+    }
     let folder = OutputFolder::open(task_dir)?;
     let start = find_start(spec, &folder, &mut plan)?;
     context.cancel.check()?;

@@ -1,0 +1,97 @@
+// Convolutions for inference on a CPU: oneDNN's, with the sum and the activation inside, and the weight kept in
+// the kernel's own order instead of being reordered at each call.
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include "guard.h"
+
+using namespace oarlock;
+
+namespace {
+
+using Ints = at::IntArrayRef;
+using Scalars = torch::List<std::optional<at::Scalar>>;
+
+template <typename Signature> auto op(const char *name, const char *overload) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).typed<Signature>();
+}
+
+struct Act {
+  std::string name = "none";
+  Scalars scalars;
+  std::optional<std::string> algorithm;
+
+  Act(int32_t act, double slope) {
+    switch (act) {
+      case -1: return;
+      case OK_RELU: name = "relu"; return;
+      case OK_RELU6:
+        name = "hardtanh";
+        scalars.push_back(std::optional<at::Scalar>(0.0));
+        scalars.push_back(std::optional<at::Scalar>(6.0));
+        return;
+      case OK_HARD_SWISH: name = "hardswish"; return;
+      case OK_SWISH: name = "swish"; return;
+      case OK_SIGMOID: name = "sigmoid"; return;
+      case OK_LEAKY_RELU:
+        name = "leaky_relu";
+        scalars.push_back(std::optional<at::Scalar>(slope));
+        return;
+    }
+    TORCH_CHECK(false, "a convolution cannot apply activation ", act);
+  }
+};
+
+std::optional<at::Tensor> optional(ok_tensor t) {
+  return t ? std::optional<at::Tensor>(tensor(t)) : std::nullopt;
+}
+
+}  // namespace
+
+extern "C" ok_status ok_conv_pack(ok_tensor input, ok_tensor weight, const int64_t *conv, ok_tensor *output) {
+  return guarded([&] {
+    at::NoGradGuard guard;
+    static auto reorder = op<at::Tensor(const at::Tensor &, Ints, Ints, Ints, int64_t, at::OptionalIntArrayRef)>(
+        "mkldnn::_reorder_convolution_weight", "");
+    const auto sizes = tensor(input).sizes();
+    *output = give(reorder.call(tensor(weight).detach(), Ints(conv + 2, 2), Ints(conv, 2), Ints(conv + 4, 2), conv[6],
+                                at::OptionalIntArrayRef(sizes)));
+  });
+}
+
+extern "C" ok_status ok_conv_act(ok_tensor input, ok_tensor weight, ok_tensor bias, const int64_t *conv,
+                                 ok_tensor other, int32_t act, double slope, ok_tensor *output) {
+  return guarded([&] {
+    at::NoGradGuard guard;
+    static auto unary =
+        op<at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &, Ints, Ints, Ints,
+                      int64_t, std::string_view, Scalars, std::optional<std::string_view>)>(
+            "mkldnn::_convolution_pointwise", "");
+    static auto binary =
+        op<at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &,
+                      Ints, Ints, Ints, int64_t, std::string_view, std::optional<at::Scalar>,
+                      std::optional<std::string_view>, Scalars, std::optional<std::string_view>)>(
+            "mkldnn::_convolution_pointwise", "binary");
+    const Ints stride(conv, 2), padding(conv + 2, 2), dilation(conv + 4, 2);
+    const Act a(act, slope);
+    const auto b = optional(bias);
+    if (!other) {
+      *output = give(unary.call(tensor(input), tensor(weight), b, padding, stride, dilation, conv[6], a.name, a.scalars,
+                                std::nullopt));
+      return;
+    }
+    const at::Tensor &term = tensor(other);
+    if (term.size(2) == 1 && term.size(3) == 1) {
+      // oneDNN's sum inside the convolution refuses maps of a single pixel ("could not create a memory").
+      at::Tensor y = unary.call(tensor(input), tensor(weight), b, padding, stride, dilation, conv[6], "none", Scalars(),
+                                std::nullopt);
+      y.add_(term);
+      if (act >= 0) y = activate(y, act, slope, 0, true);
+      *output = give(y);
+      return;
+    }
+    const std::optional<std::string_view> after =
+        act < 0 ? std::nullopt : std::optional<std::string_view>(a.name);
+    *output = give(binary.call(tensor(input), tensor(other), tensor(weight), b, padding, stride, dilation, conv[6],
+                               "add", std::nullopt, after, a.scalars, std::nullopt));
+  });
+}
