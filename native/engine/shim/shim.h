@@ -48,7 +48,11 @@ ok_status ok_norm_act(ok_tensor input, ok_tensor gamma, ok_tensor beta, ok_tenso
                       ok_tensor residual, int32_t train, double momentum, double eps, int32_t act, double slope,
                       ok_tensor *output);
 
-// conv.cpp: convolutions for inference on a CPU. `conv` is stride, padding, dilation (height, width each), groups;
+// conv_grad.cpp: a convolution with its gradients; `conv` is stride, padding, dilation (height, width each), groups;
+// `bias` may be null.
+ok_status ok_conv(ok_tensor input, ok_tensor weight, ok_tensor bias, const int64_t *conv, ok_tensor *output);
+
+// conv.cpp: convolutions for inference on a CPU. `conv` as above;
 // `act` is an ok_act or -1; `bias` and `other` may be null.
 ok_status ok_conv_pack(ok_tensor input, ok_tensor weight, const int64_t *conv, ok_tensor *output);
 ok_status ok_conv_act(ok_tensor input, ok_tensor weight, ok_tensor bias, const int64_t *conv, ok_tensor other,

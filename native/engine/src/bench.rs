@@ -88,6 +88,11 @@ fn time(
     seconds.sort_by(f64::total_cmp);
     cpu_seconds.sort_by(f64::total_cmp);
     let memory = memory::tensors();
+    let size = options.size as usize;
+    let graph = oarlock_zoo::classifier(&options.model, CLASSES)
+        .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+    let cost = oarlock_graph::cost(&graph, [size, size])
+        .map_err(|e| EngineError::internal(e.to_string()))?;
     let median = seconds[seconds.len() / 2];
     Ok(json!({
         "model": options.model,
@@ -101,6 +106,8 @@ fn time(
         "cpu_seconds_median": cpu_seconds[cpu_seconds.len() / 2],
         "cpu_seconds_best": cpu_seconds[0],
         "tensor_bytes_peak": memory.peak,
+        "peak_rss_bytes": memory::peak_resident(),
+        "macs": cost.total.macs,
         "images_per_second": f64::from(options.batch) / median,
         "images_per_second_best": f64::from(options.batch) / seconds[0],
     }))

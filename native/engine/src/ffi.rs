@@ -61,6 +61,7 @@ unsafe extern "C" {
         slope: f64,
         output: *mut Ptr,
     ) -> Status;
+    fn ok_conv(input: Ptr, weight: Ptr, bias: Ptr, conv: *const i64, output: *mut Ptr) -> Status;
     fn ok_conv_pack(input: Ptr, weight: Ptr, conv: *const i64, output: *mut Ptr) -> Status;
     fn ok_conv_act(
         input: Ptr,
@@ -320,6 +321,21 @@ impl Conv {
         let (s, p, d) = (self.stride, self.padding, self.dilation);
         [s[0], s[1], p[0], p[1], d[0], d[1], self.groups]
     }
+}
+
+/// Convolution, with its gradients where they are recorded.
+pub fn conv(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: &Conv) -> Result<Tensor> {
+    let flat = conv.flat();
+    // SAFETY: all outlive the call; `flat` has the seven numbers the shim reads; a null bias means none.
+    tensor_of(|out| unsafe {
+        ok_conv(
+            ptr(input),
+            ptr(weight),
+            bias.map_or(std::ptr::null_mut(), ptr),
+            flat.as_ptr(),
+            out,
+        )
+    })
 }
 
 /// The weight in the order that the convolution kernel for maps like `input` wants.

@@ -290,6 +290,22 @@ fn operations() -> Vec<(String, Build)> {
             g.conv("d", c, Conv::depthwise(12, 3))
         }),
     ));
+    for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 2)] {
+        list.push((
+            format!("depthwise {kernel}, stride {stride}"),
+            Box::new(move |g, a, _| {
+                g.conv("d", a, Conv::depthwise(20, kernel).stride(stride).bias())
+            }),
+        ));
+    }
+    list.push((
+        "dilated depthwise convolution".into(),
+        Box::new(|g, a, _| g.conv("d", a, Conv::depthwise(20, 3).dilation(2))),
+    ));
+    list.push((
+        "pointwise convolution, stride 2".into(),
+        Box::new(|g, a, _| g.conv("p", a, Conv::new(37, 1).stride(2).bias())),
+    ));
     list
 }
 

@@ -1,7 +1,9 @@
 // The kernels for one instruction set, chosen by this file's compiler flags (build.rs).
+#include "depthwise.inc"
 #include "norm.inc"
 #include "optim.inc"
 
 namespace oarlock {
-extern const Kernels kernels_avx512 = {sgd, adam, norm_stats, norm_apply, norm_grad_stats, norm_grad_apply};
+extern const Kernels kernels_avx512 = {sgd, adam, norm_stats, norm_apply, norm_grad_stats, norm_grad_apply,
+                                 depthwise_grad_input, depthwise_grad_weight};
 }

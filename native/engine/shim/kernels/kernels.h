@@ -14,6 +14,14 @@ enum NormAct : int32_t { NORM_NONE, NORM_RELU, NORM_RELU6, NORM_LEAKY, NORM_HARD
 // Rows of `channels` values each (channels-last maps: N·H·W rows), fp32 or bf16.
 struct NormRows { int64_t rows, channels; bool bf16; NormAct act; float slope; };
 
+// A depthwise convolution of channels-last maps, fp32 or bf16; kernel sides up to 7.
+struct Depthwise {
+  int64_t channels, height, width, out_height, out_width;
+  int64_t kernel_height, kernel_width, stride_height, stride_width, padding_height, padding_width, dilation_height,
+      dilation_width;
+  bool bf16;
+};
+
 struct Kernels {
   // `copy` (bf16) is null where the forward pass reads the master weights themselves.
   void (*sgd)(float *w, uint16_t *copy, const void *g, bool g_bf16, float *v, int64_t n, SgdRates r);
@@ -29,6 +37,10 @@ struct Kernels {
   void (*norm_grad_apply)(NormRows m, const void *x, const void *y, const void *dy, const float *scale,
                           const float *shift, const float *a, const float *b, const float *c, void *dx,
                           void *dresidual);
+  // The gradient of input rows [begin, end) of N·H; `w` is taps × channels.
+  void (*depthwise_grad_input)(Depthwise d, const void *dy, const float *w, void *dx, int64_t begin, int64_t end);
+  // Adds to `sums` (taps × channels) what output rows [begin, end) of N·OH give; kernel width 3, 5 or 7.
+  void (*depthwise_grad_weight)(Depthwise d, const void *x, const void *dy, float *sums, int64_t begin, int64_t end);
 };
 
 extern const Kernels kernels_base;

@@ -1,5 +1,7 @@
 //! The graph executor: runs an [`oarlock_graph::Graph`] forward and backward on libtorch.
 
+#[cfg(test)]
+mod conv_tests;
 mod input;
 mod network;
 mod ops;

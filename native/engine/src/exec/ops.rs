@@ -38,8 +38,24 @@ fn pair(v: [usize; 2]) -> [i64; 2] {
     [v[0] as i64, v[1] as i64]
 }
 
-fn none() -> Option<&'static Tensor> {
-    None
+/// Hyper-parameters of a convolution.
+fn numbers(op: &Op) -> Result<ffi::Conv> {
+    let &Op::Conv2d {
+        stride,
+        padding,
+        dilation,
+        groups,
+        ..
+    } = op
+    else {
+        return Err(EngineError::internal("not a convolution"));
+    };
+    Ok(ffi::Conv {
+        stride: pair(stride),
+        padding: pair(padding),
+        dilation: pair(dilation),
+        groups: groups as i64,
+    })
 }
 
 /// Computes one node.
@@ -49,23 +65,9 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
         .ok_or_else(|| EngineError::internal("an operation lacks its input"))?;
     Ok(match *op {
         Op::Input { .. } => x.shallow_clone(),
-        Op::Conv2d {
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            ..
-        } => {
-            let b = if bias { Some(call.param(1)?) } else { none() };
-            x.f_conv2d(
-                call.param(0)?,
-                b,
-                pair(stride),
-                pair(padding),
-                pair(dilation),
-                groups as i64,
-            )?
+        Op::Conv2d { bias, .. } => {
+            let b = if bias { Some(call.param(1)?) } else { None };
+            ffi::conv(x, call.param(0)?, b, &numbers(op)?)?
         }
         Op::BatchNorm { .. } => norm_act(op, call.params, inputs, call.train, None)?,
         Op::Activation(act) => ffi::activation(x, act, call.in_place)?,
@@ -112,7 +114,7 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
         Op::Flatten => x.f_flatten(1, -1)?,
         Op::Linear { bias, .. } => x.f_linear(
             call.param(0)?,
-            if bias { Some(call.param(1)?) } else { none() },
+            if bias { Some(call.param(1)?) } else { None },
         )?,
         Op::Dropout { p } if call.train && p > 0.0 => ffi::dropout(x, p, call.seed)?,
         Op::Dropout { .. } => x.shallow_clone(),
@@ -154,26 +156,10 @@ pub(super) fn conv_act(
     act: Option<Act>,
     packed: &mut Option<Tensor>,
 ) -> Result<Tensor> {
-    let (
-        &Op::Conv2d {
-            stride,
-            padding,
-            dilation,
-            groups,
-            ..
-        },
-        [weight, bias @ ..],
-        [x, rest @ ..],
-    ) = (op, params, inputs)
-    else {
+    let ([weight, bias @ ..], [x, rest @ ..]) = (params, inputs) else {
         return Err(EngineError::internal("a convolution lacks a parameter"));
     };
-    let conv = ffi::Conv {
-        stride: pair(stride),
-        padding: pair(padding),
-        dilation: pair(dilation),
-        groups: groups as i64,
-    };
+    let conv = numbers(op)?;
     let weight = match packed {
         Some(weight) => &*weight,
         None => packed.insert(ffi::conv_pack(x, &weight.compute, &conv)?),

@@ -56,7 +56,16 @@ fn group_left() -> Option<u64> {
 
 /// Bytes of this process in memory.
 pub fn resident() -> Option<u64> {
+    of_process("VmRSS:")
+}
+
+/// Most bytes of this process that were in memory at once.
+pub fn peak_resident() -> Option<u64> {
+    of_process("VmHWM:")
+}
+
+fn of_process(field: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
+    let line = status.lines().find(|l| l.starts_with(field))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

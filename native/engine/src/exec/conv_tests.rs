@@ -1,0 +1,106 @@
+//! Convolutions with own backward passes against libtorch's.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::ffi;
+
+/// Gradients of depthwise and pointwise convolutions against libtorch's own, at sizes that are no multiple of anything.
+#[test]
+fn own_convolution_gradients_equal_libtorchs() {
+    struct Case {
+        channels: i64,
+        size: [i64; 2],
+        out: i64,
+        kernel: i64,
+        stride: i64,
+        dilation: i64,
+        depthwise: bool,
+    }
+    let case = |channels, size, out, kernel, stride, dilation, depthwise| Case {
+        channels,
+        size,
+        out,
+        kernel,
+        stride,
+        dilation,
+        depthwise,
+    };
+    let mut cases = vec![
+        case(40, [9, 11], 24, 1, 1, 1, false),
+        case(7, [8, 5], 3, 1, 2, 1, false),
+        case(64, [1, 1], 19, 1, 1, 1, false),
+    ];
+    for (channels, kernel) in [(16, 3), (72, 5), (43, 3), (96, 7), (3, 5), (33, 5)] {
+        for (stride, dilation) in [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)] {
+            for size in [[1, 1], [13, 7], [2, 19]] {
+                cases.push(case(
+                    channels, size, channels, kernel, stride, dilation, true,
+                ));
+            }
+        }
+    }
+    tch::manual_seed(7);
+    for c in cases {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let cpu = (Kind::Float, Device::Cpu);
+            let make = |shape: &[i64]| Tensor::randn(shape, cpu).to_kind(kind);
+            let x = make(&[3, c.channels, c.size[0], c.size[1]]);
+            let x = ffi::to_channels_last(&x).unwrap().set_requires_grad(true);
+            let inner = if c.depthwise { 1 } else { c.channels };
+            let w = make(&[c.out, inner, c.kernel, c.kernel]).set_requires_grad(true);
+            let b = make(&[c.out]).set_requires_grad(true);
+            let padding = c.dilation * (c.kernel - 1) / 2;
+            let numbers = ffi::Conv {
+                stride: [c.stride; 2],
+                padding: [padding; 2],
+                dilation: [c.dilation; 2],
+                groups: if c.depthwise { c.channels } else { 1 },
+            };
+            let y = ffi::conv(&x, &w, Some(&b), &numbers).unwrap();
+            // The reference in double precision.
+            let [xd, wd, bd] = [&x, &w, &b].map(|t| {
+                t.detach()
+                    .to_kind(Kind::Double)
+                    .contiguous()
+                    .set_requires_grad(true)
+            });
+            let yd = xd.conv2d(
+                &wd,
+                Some(&bd),
+                numbers.stride,
+                numbers.padding,
+                numbers.dilation,
+                numbers.groups,
+            );
+            let g = Tensor::randn(yd.size(), cpu).to_kind(kind);
+            let ours =
+                Tensor::f_run_backward(&[(&y * &g).sum(Kind::Float)], &[&x, &w, &b], false, false)
+                    .unwrap();
+            let theirs = Tensor::f_run_backward(
+                &[(&yd * g.to_kind(Kind::Double)).sum(Kind::Double)],
+                &[&xd, &wd, &bd],
+                false,
+                false,
+            )
+            .unwrap();
+            let tolerance = if kind == Kind::Float { 1e-4 } else { 2e-2 };
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                assert_eq!(ours.size(), theirs.size());
+                let scale = theirs.abs().max().double_value(&[]).max(1e-3);
+                let difference = (ours.to_kind(Kind::Double) - theirs)
+                    .abs()
+                    .max()
+                    .double_value(&[]);
+                assert!(
+                    difference <= tolerance * scale,
+                    "{} channels {:?}, kernel {}, stride {}, dilation {}, {kind:?}: {difference} of {scale}",
+                    c.channels,
+                    c.size,
+                    c.kernel,
+                    c.stride,
+                    c.dilation,
+                );
+            }
+        }
+    }
+}
