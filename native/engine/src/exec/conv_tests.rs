@@ -104,3 +104,23 @@ fn own_convolution_gradients_equal_libtorchs() {
         }
     }
 }
+
+/// The same with the instruction sets of older processors.
+#[test]
+fn gradients_are_the_same_on_every_instruction_set() {
+    for set in ["base", "avx2", "avx512"] {
+        let run = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "exec::conv_tests::own_convolution_gradients_equal_libtorchs",
+            ])
+            .env("OARLOCK_KERNELS", set)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&run.stdout);
+        assert!(
+            run.status.success() && text.contains("1 passed"),
+            "{set}: {text}"
+        );
+    }
+}
