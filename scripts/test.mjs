@@ -39,6 +39,16 @@ guard(async () => {
     // Test programs share the cores with each other: threads that wait must sleep.
     show('cargo test', 'cargo', ['test', '--release', '--workspace'], { OMP_WAIT_POLICY: 'passive' });
   if (wants('ts')) {
+    // Some tests run the engine's own programs; together with the addon nothing is compiled twice.
+    show('engine programs', 'cargo', [
+      'build',
+      '--release',
+      '--quiet',
+      '-p',
+      'oarlock-addon-engine',
+      '-p',
+      'oarlock-engine',
+    ]);
     const files = [...testFiles('dist/src'), ...testFiles('dist/test')];
     show('node --test', process.execPath, ['--test', '--test-concurrency=2', ...files]);
   }

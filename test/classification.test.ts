@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import * as ort from 'onnxruntime-node';
-import { mnistFolder } from './lib/pictures.js';
+import { digit, enlarged, mnistFolder, normalized } from './lib/pictures.js';
 import { type Json, TestServer } from './lib/server.js';
 
 const trainCount = 12_000;
@@ -203,18 +203,32 @@ describe('classification of MNIST, over HTTP', { concurrency: false }, () => {
     const { exported_models } = await server.ok('GET', '/model', { type: 'exported' });
     assert.equal(exported_models[0].id, emid);
     const session = await ort.InferenceSession.create(join(save_dir, 'inference_model/model.onnx'));
-    // Score the first 500 validation digits with nothing but the exported file: 28×28 scaled to int(1.143·48)=54, centre 48, as model.yml says.
+    const [input, output] = [session.inputNames[0] ?? '', session.outputNames[0] ?? ''];
+    const zeros = new ort.Tensor('float32', new Float32Array(2 * 3 * 48 * 48), [2, 3, 48, 48]);
+    const two = (await session.run({ [input]: zeros }))[output]?.data as Float32Array;
+    assert.equal(two.length, 20, 'ten classes, any batch size');
+    assert.ok(Math.abs(two.subarray(0, 10).reduce((a, b) => a + b, 0) - 1) < 1e-4, 'probabilities');
+
+    // The first 400 validation digits with nothing but the exported file and this test's own preprocessing, against
+    // what the engine stored for them.
     const details = JSON.parse(readFileSync(join(dir, 'output/best_model/eval_details.json'), 'utf8')) as {
       true_labels: number[];
       pred_scores: number[][];
     };
     assert.equal(details.true_labels.length, valCount);
-    const name = session.inputNames[0] ?? '';
-    const zeros = new ort.Tensor('float32', new Float32Array(2 * 3 * 48 * 48), [2, 3, 48, 48]);
-    const out = await session.run({ [name]: zeros });
-    const scores = out[session.outputNames[0] ?? '']?.data as Float32Array;
-    assert.equal(scores.length, 20, 'ten classes, any batch size');
-    assert.ok(Math.abs(scores.subarray(0, 10).reduce((a, b) => a + b, 0) - 1) < 1e-4, 'probabilities');
+    let right = 0;
+    let same = 0;
+    const count = 400;
+    for (let i = 0; i < count; i += 1) {
+      const image = new ort.Tensor('float32', normalized(enlarged(digit('t10k', i), 28, 54), 54, 48), [1, 3, 48, 48]);
+      const scores = Array.from((await session.run({ [input]: image }))[output]?.data as Float32Array);
+      const best = scores.indexOf(Math.max(...scores));
+      const stored = details.pred_scores[i] ?? [];
+      if (best === details.true_labels[i]) right += 1;
+      if (best === stored.indexOf(Math.max(...stored))) same += 1;
+    }
+    assert.ok(right / count >= 0.97, `accuracy of the exported file: ${right / count}`);
+    assert.ok(same / count >= 0.99, `onnxruntime and the engine agree on ${same} of ${count}`);
   });
 
   it('keeps everything over a restart', async () => {

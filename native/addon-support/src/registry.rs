@@ -62,7 +62,7 @@ pub fn run(
                     .downcast_ref::<&str>()
                     .map(ToString::to_string)
                     .or_else(|| payload.downcast_ref::<String>().cloned())
-                    .unwrap_or_default();
+                    .unwrap_or_else(|| "no message".to_owned());
                 JobOutcome::Failed(JobError::new(
                     ErrorCode::Internal,
                     format!("native code panicked: {why}"),

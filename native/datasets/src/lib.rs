@@ -29,4 +29,4 @@ pub use pipeline::{ClassifyTrain, Jitter, Pipeline, Timing};
 pub use problems::{Problem, Problems};
 pub use scan::is_picture_name;
 pub use split::{SplitOptions, split, write_split};
-pub use text::{decode_text, read_text};
+pub use text::{decode_text, lines, normal_path, read_text};

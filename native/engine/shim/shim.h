@@ -64,6 +64,9 @@ ok_status ok_sgd_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_te
 ok_status ok_adam_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor exp_avg, ok_tensor exp_avg_sq,
                        double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step);
 
+// fail.cpp
+ok_status ok_fail(int32_t kind);
+
 #ifdef __cplusplus
 }
 #endif

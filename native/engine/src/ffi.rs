@@ -486,3 +486,31 @@ pub fn adam_step(
     }
     .check()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" {
+        fn ok_fail(kind: i32) -> Status;
+    }
+
+    #[test]
+    fn promise_28_whatever_the_shim_throws_becomes_an_error_with_its_code() {
+        for (kind, code, part) in [
+            (0, ErrorCode::Internal, "unknown type"),
+            (1, ErrorCode::ResourceExhausted, "out of memory"),
+            (2, ErrorCode::ResourceExhausted, "CUDA out of memory"),
+            (3, ErrorCode::Internal, "a runtime error"),
+            (4, ErrorCode::Internal, "a failed check"),
+            (5, ErrorCode::Internal, "must match the size"),
+        ] {
+            // SAFETY: takes a number; its exceptions stay inside.
+            let error = unsafe { ok_fail(kind) }.check().unwrap_err();
+            assert_eq!(error.code(), code, "{kind}: {error}");
+            assert!(error.to_string().contains(part), "{kind}: {error}");
+        }
+        // SAFETY: as above; this number throws nothing.
+        unsafe { ok_fail(99) }.check().unwrap();
+    }
+}

@@ -1,10 +1,9 @@
 //! The door into the engine: one blocking call per job.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec};
+use oarlock_jobs::{JobError, JobEvent, JobOutcome, JobSpec};
 
 use crate::runtime::memory;
 use crate::{Result, jobs};
@@ -71,7 +70,9 @@ impl JobContext<'_> {
     }
 }
 
-/// Runs one job to its end on the calling thread. Never panics; a failure is an outcome.
+/// Runs one job to its end on the calling thread; a failure is an outcome.
+///
+/// A panic unwinds to the caller; it leaves no shared state half-changed: tensors are dropped, files were temporary.
 pub fn run_job(
     job_id: &str,
     spec: JobSpec,
@@ -83,24 +84,15 @@ pub fn run_job(
         sink,
         cancel,
     };
-    // A panic leaves no shared state half-changed: tensors are dropped, files were temporary.
-    let result = catch_unwind(AssertUnwindSafe(|| jobs::dispatch(spec, context)));
-    memory::trim();
-    match result {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => JobOutcome::Failed(error.into()),
-        Err(payload) => JobOutcome::Failed(JobError::new(
-            ErrorCode::Internal,
-            format!("the engine panicked: {}", panic_text(payload.as_ref())),
-        )),
-    }
+    let _trim = TrimAtEnd;
+    jobs::dispatch(spec, context).unwrap_or_else(|error| JobOutcome::Failed(error.into()))
 }
 
-/// The text of a panic payload.
-pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    payload
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
+/// Gives memory kept for tensors back however the job ends.
+struct TrimAtEnd;
+
+impl Drop for TrimAtEnd {
+    fn drop(&mut self) {
+        memory::trim();
+    }
 }

@@ -1,11 +1,10 @@
 //! The images of a training, from the dataset's list files.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use oarlock_datasets::Sample;
-use oarlock_jobs::{DatasetRef, ErrorCode};
+use oarlock_datasets::{Sample, lines, normal_path, read_text};
+use oarlock_jobs::{DatasetRef, ErrorCode, JobError};
 use sha2::{Digest, Sha256};
 
 use crate::{EngineError, Result};
@@ -29,10 +28,8 @@ pub struct DataSplit {
 /// `NotReady` when a list is missing or empty, `InvalidData` naming a faulty line.
 pub fn read(dataset: &DatasetRef) -> Result<DataSplit> {
     let root = Path::new(&dataset.root);
-    let labels: Vec<String> = text(root, "labels.txt")?
-        .lines()
-        .map(|l| l.trim().to_owned())
-        .filter(|l| !l.is_empty())
+    let labels: Vec<String> = lines(&text(root, "labels.txt")?)
+        .map(|(_, name)| name.to_owned())
         .collect();
     if labels.is_empty() {
         return Err(EngineError::new(
@@ -79,32 +76,24 @@ pub fn read(dataset: &DatasetRef) -> Result<DataSplit> {
 
 fn text(root: &Path, name: &str) -> Result<String> {
     let path = root.join(name);
-    match fs::read(&path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes)
-            .trim_start_matches('\u{feff}')
-            .to_owned()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(EngineError::new(
-            ErrorCode::NotReady,
-            format!("the dataset has no {name}"),
-        )
-        .with("path", path.display().to_string())
-        .hint("split the dataset first")),
-        Err(e) => Err(EngineError::from(e).with("path", path.display().to_string())),
+    if !path.exists() {
+        return Err(
+            EngineError::new(ErrorCode::NotReady, format!("the dataset has no {name}"))
+                .with("path", path.display().to_string())
+                .hint("split the dataset first"),
+        );
     }
+    Ok(read_text(&path).map_err(JobError::from)?)
 }
 
 fn list(root: &Path, name: &str, classes: usize) -> Result<Vec<Sample>> {
     let text = text(root, name)?;
     let mut samples = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim_end_matches(['\r', ' ', '\t']);
-        if line.trim().is_empty() {
-            continue;
-        }
+    for (number, line) in lines(&text) {
         let wrong = |what: &str| {
             EngineError::new(
                 ErrorCode::InvalidData,
-                format!("{name}, line {}: {what}: `{line}`", number + 1),
+                format!("{name}, line {number}: {what}: `{line}`"),
             )
         };
         // Names may hold blanks: the class id is what follows the last one.
@@ -118,9 +107,46 @@ fn list(root: &Path, name: &str, classes: usize) -> Result<Vec<Sample>> {
             )));
         }
         samples.push(Sample {
-            path: root.join(file.trim().replace('\\', "/")),
+            path: root.join(normal_path(file.trim())),
             label,
         });
     }
     Ok(samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use oarlock_jobs::DatasetFormat;
+
+    use super::*;
+
+    #[test]
+    fn lists_of_other_systems_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let gb = |text: &[u8]| text.to_vec();
+        // "花" in GB18030, and backslashes as Windows writes them.
+        fs::write(dir.path().join("labels.txt"), gb(b"\xbb\xa8\r\nrose\r\n")).unwrap();
+        fs::write(
+            dir.path().join("train_list.txt"),
+            gb(b"\xbb\xa8\\my 1.jpg 0\r\n.\\rose\\2.jpg 1\r\n"),
+        )
+        .unwrap();
+        fs::write(dir.path().join("val_list.txt"), "rose/3.jpg 1\n").unwrap();
+        let data = read(&DatasetRef {
+            format: DatasetFormat::ImageFolder,
+            root: dir.path().display().to_string(),
+        })
+        .unwrap();
+        assert_eq!(data.labels, ["花", "rose"]);
+        let paths: Vec<_> = data.train.iter().map(|s| s.path.clone()).collect();
+        assert_eq!(
+            paths,
+            [
+                dir.path().join("花/my 1.jpg"),
+                dir.path().join("rose/2.jpg")
+            ]
+        );
+    }
 }

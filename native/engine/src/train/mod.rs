@@ -36,7 +36,7 @@ use folder::OutputFolder;
 use learner::Learner;
 use optimizer::Optimizer;
 use plan::Plan;
-use session::{Parts, Session};
+use session::{Pace, Session};
 use state::{Compute, TrainState};
 
 /// Trains a model from its spec to its last epoch or to a stop.
@@ -97,7 +97,7 @@ fn train(
         precision: placement.precision_name().to_owned(),
         notes: plan.notes.clone(),
     });
-    Session::new(Parts {
+    Session {
         context,
         heart,
         plan,
@@ -106,7 +106,8 @@ fn train(
         folder,
         log,
         events,
-    })
+        pace: Pace::new(),
+    }
     .run()
 }
 

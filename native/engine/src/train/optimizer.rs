@@ -1,10 +1,10 @@
 //! SGD with momentum and Adam on fp32 master weights.
 
-use oarlock_graph::{HostTensor, ParamKind, WeightMap};
+use oarlock_graph::{HostTensor, WeightMap};
 use oarlock_jobs::ErrorCode;
 use tch::{Kind, Tensor};
 
-use crate::exec::{Network, Parameter, download, upload_tensor};
+use crate::exec::{Network, download, upload_tensor};
 use crate::{EngineError, Result, ffi};
 
 /// Momentum factor of [`Rule::Sgd`].
@@ -59,8 +59,8 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Zero state for `network`. L2 decay applies to convolution and linear weights only, not to biases and
-    /// batch norms (as in He et al. 2019, "Bag of tricks").
+    /// Zero state for `network`. L2 decay applies to every learned parameter, biases and batch norms included, as
+    /// PaddleX's L2 regularisation does.
     ///
     /// # Errors
     /// Out of memory.
@@ -103,7 +103,7 @@ impl Optimizer {
         self.steps += 1;
         for ((i, state), grad) in self.states.iter().zip(grads) {
             let p = &network.parameters()[*i];
-            let weight_decay = self.decay_of(p);
+            let weight_decay = self.weight_decay;
             let tensors = ffi::StepTensors {
                 master: &p.master,
                 compute: &p.compute,
@@ -132,14 +132,6 @@ impl Optimizer {
             }
         }
         Ok(())
-    }
-
-    fn decay_of(&self, parameter: &Parameter) -> f64 {
-        if parameter.kind == ParamKind::Weight {
-            self.weight_decay
-        } else {
-            0.0
-        }
     }
 
     /// Host copy of the state: `<parameter>.<slot>` and the scalar `steps`.

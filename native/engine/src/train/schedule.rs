@@ -66,3 +66,73 @@ impl Schedule {
             }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(policy: LrPolicy, warmup_steps: u64, warmup_start: f64) -> Schedule {
+        Schedule {
+            policy,
+            peak: 0.4,
+            warmup_start,
+            warmup_steps,
+            boundaries: vec![30, 60],
+            total_steps: 100,
+        }
+    }
+
+    #[test]
+    fn rates_follow_their_closed_forms() {
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} instead of {b}");
+        let piecewise = schedule(LrPolicy::Piecewise, 0, 0.0);
+        for (step, rate) in [
+            (0, 0.4),
+            (29, 0.4),
+            (30, 0.04),
+            (59, 0.04),
+            (60, 0.004),
+            (99, 0.004),
+        ] {
+            near(piecewise.rate(step), rate);
+        }
+        for step in 0..100 {
+            let t = step as f64 / 100.0;
+            near(
+                schedule(LrPolicy::Linear, 0, 0.0).rate(step),
+                0.4 * (1.0 - t),
+            );
+            near(
+                schedule(LrPolicy::Cosine, 0, 0.0).rate(step),
+                0.4 * (t * std::f64::consts::FRAC_PI_2).cos().powi(2),
+            );
+            near(
+                schedule(LrPolicy::Polynomial, 0, 0.0).rate(step),
+                0.4 * ((1.0 - t).ln() * 0.9).exp(),
+            );
+        }
+        // Past the end the rate stays at its last value.
+        near(schedule(LrPolicy::Linear, 0, 0.0).rate(1000), 0.0);
+    }
+
+    #[test]
+    fn warm_up_rises_in_a_line_and_the_policy_takes_over_at_the_peak() {
+        for policy in [
+            LrPolicy::Linear,
+            LrPolicy::Cosine,
+            LrPolicy::Polynomial,
+            LrPolicy::Piecewise,
+        ] {
+            let s = schedule(policy, 20, 0.1);
+            for step in 0..20 {
+                let expected = 0.1 + 0.3 * step as f64 / 20.0;
+                assert!((s.rate(step) - expected).abs() < 1e-12);
+            }
+            assert_eq!(s.rate(20), 0.4, "{policy:?}");
+        }
+        // Decay epochs count from the start of the training, warm-up included.
+        assert!((schedule(LrPolicy::Piecewise, 20, 0.1).rate(30) - 0.04).abs() < 1e-12);
+        let half = schedule(LrPolicy::Linear, 20, 0.1).rate(60);
+        assert!((half - 0.2).abs() < 1e-12, "{half}");
+    }
+}

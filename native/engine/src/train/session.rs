@@ -41,11 +41,29 @@ pub struct Session<'a> {
     pub(super) folder: OutputFolder,
     pub(super) log: OutLog,
     pub(super) events: EventWriter,
+    pub(super) pace: Pace,
+}
+
+/// What a session keeps between its steps.
+pub(super) struct Pace {
     clock: Clock,
+    /// When the state was last saved.
     saved: Instant,
     log_failed: bool,
     /// Metrics of a logged step that the device may still be computing.
     pending: Option<(Pending, Timing)>,
+}
+
+impl Pace {
+    /// At the start of a session.
+    pub(super) fn new() -> Self {
+        Self {
+            clock: Clock::new(),
+            saved: Instant::now(),
+            log_failed: false,
+            pending: None,
+        }
+    }
 }
 
 /// Times of a logged step.
@@ -55,47 +73,7 @@ struct Timing {
     wait: f64,
 }
 
-/// What [`Session::new`] is made of.
-pub(super) struct Parts<'a> {
-    pub(super) context: JobContext<'a>,
-    pub(super) heart: &'a Heart,
-    pub(super) plan: Plan,
-    pub(super) learner: Learner,
-    pub(super) state: TrainState,
-    pub(super) folder: OutputFolder,
-    pub(super) log: OutLog,
-    pub(super) events: EventWriter,
-}
-
-impl<'a> Session<'a> {
-    /// A training ready for its next step.
-    pub(super) fn new(parts: Parts<'a>) -> Self {
-        let Parts {
-            context,
-            heart,
-            plan,
-            learner,
-            state,
-            folder,
-            log,
-            events,
-        } = parts;
-        Self {
-            context,
-            heart,
-            plan,
-            learner,
-            state,
-            folder,
-            log,
-            events,
-            clock: Clock::new(),
-            saved: Instant::now(),
-            log_failed: false,
-            pending: None,
-        }
-    }
-
+impl Session<'_> {
     /// Trains to the last epoch, to an early stop or to a stop.
     ///
     /// # Errors
@@ -159,16 +137,16 @@ impl<'a> Session<'a> {
             max_corrupt_fraction: self.plan.max_corrupt_fraction,
         })
         .map_err(JobError::from)?;
-        self.clock.resume();
+        self.pace.clock.resume();
         while self.state.step < self.state.steps_per_epoch {
             if self.context.cancel.is_cancelled() {
                 self.flush()?;
                 return Ok(Flow::Stopped);
             }
-            if self.saved.elapsed() >= RESUME_INTERVAL {
+            if self.pace.saved.elapsed() >= RESUME_INTERVAL {
                 self.flush()?;
                 self.save_resume()?;
-                self.clock.resume();
+                self.pace.clock.resume();
             }
             // Batches without a single readable image are not delivered: the epoch may end early.
             let Some(batch) = loader.next() else { break };
@@ -207,7 +185,7 @@ impl<'a> Session<'a> {
             result = Some((self.learner.step(&input, &labels, lr, seed)?, labels));
         }
         self.state.advance_to(self.state.step + 1);
-        let seconds = self.clock.tick(batch.n);
+        let seconds = self.pace.clock.tick(batch.n);
         let Some((result, labels)) = result else {
             return Ok(());
         };
@@ -226,7 +204,7 @@ impl<'a> Session<'a> {
         {
             self.flush()?;
             let pending = Pending::new(&result, &labels, self.plan.topk, at)?;
-            self.pending = Some((
+            self.pace.pending = Some((
                 pending,
                 Timing {
                     step: seconds,
@@ -243,7 +221,7 @@ impl<'a> Session<'a> {
 
     /// Reports the logged step whose metrics are pending.
     fn flush(&mut self) -> Result<()> {
-        let Some((pending, timing)) = self.pending.take() else {
+        let Some((pending, timing)) = self.pace.pending.take() else {
             return Ok(());
         };
         let metrics = pending.read()?;
@@ -257,7 +235,7 @@ impl<'a> Session<'a> {
             .saturating_sub(at.global_step);
         let evaluations = u64::from(p.num_epochs.div_ceil(p.save_interval_epochs))
             .saturating_sub(u64::from(self.state.epoch / p.save_interval_epochs));
-        let eta = self.clock.eta(left, evaluations);
+        let eta = self.pace.clock.eta(left, evaluations);
         let line = TrainLine {
             epoch: at.epoch,
             num_epochs: p.num_epochs,
@@ -281,7 +259,7 @@ impl<'a> Session<'a> {
             eta,
             step_seconds: timing.step,
             data_wait_seconds: timing.wait,
-            images_per_second: self.clock.throughput(),
+            images_per_second: self.pace.clock.throughput(),
         });
         Ok(())
     }
@@ -324,8 +302,8 @@ impl<'a> Session<'a> {
         self.state.sums = EpochSums::default();
         if let Some(validation) = validation {
             self.save_evaluated(epoch, &validation)?;
-            self.clock.evaluation = Some(started.elapsed().as_secs_f64());
-        } else if self.saved.elapsed() >= MIN_RESUME_INTERVAL {
+            self.pace.clock.evaluation = Some(started.elapsed().as_secs_f64());
+        } else if self.pace.saved.elapsed() >= MIN_RESUME_INTERVAL {
             self.save_resume()?;
         }
         Ok(
@@ -379,7 +357,7 @@ impl<'a> Session<'a> {
         let path =
             self.folder
                 .save_epoch(&self.learner, &self.state, &self.plan, validation, better)?;
-        self.saved = Instant::now();
+        self.pace.saved = Instant::now();
         let written = self.log.saved(&path);
         self.check_log(written);
         if let Some(best) = self.state.best.clone() {
@@ -400,7 +378,7 @@ impl<'a> Session<'a> {
         self.heart.stage("saving");
         self.folder
             .save_resume(&self.learner, &self.state, &self.plan)?;
-        self.saved = Instant::now();
+        self.pace.saved = Instant::now();
         self.heart.stage("training");
         Ok(())
     }
@@ -420,7 +398,7 @@ impl<'a> Session<'a> {
     /// A log that cannot be written is no reason to lose a training: said once, live.
     fn check_log(&mut self, written: std::io::Result<()>) {
         if let Err(error) = written
-            && !std::mem::replace(&mut self.log_failed, true)
+            && !std::mem::replace(&mut self.pace.log_failed, true)
         {
             self.context
                 .warn(format!("the training log cannot be written: {error}"));

@@ -70,9 +70,7 @@ for ours, theirs in NAMES.items():
     with torch.no_grad():
         logits = model(x).flatten().tolist()
     model.train()
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    rest = [p for p in model.parameters() if p.dim() <= 1]
-    opt = torch.optim.SGD([{"params": decayed, "weight_decay": 1.0}, {"params": rest}], lr=1e-4, momentum=0.9)
+    opt = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1.0)
     losses = []
     norms = {}
     for step in range(3):
