@@ -26,6 +26,7 @@ import { PathGuard } from './domain/paths.js';
 import { Projects } from './domain/projects.js';
 import type { TaskRecord } from './domain/records.js';
 import type { Repository } from './domain/repository.js';
+import { SideJobRunner } from './domain/side-job-runner.js';
 import { IN_TRAINING, stateName } from './domain/states.js';
 import { type TaskGuard, Tasks } from './domain/tasks.js';
 import { Training } from './domain/training.js';
@@ -154,22 +155,23 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
 
   const trash = new Trash(context);
   const datasets = new Datasets(context, trash);
+  const sideJobs = new SideJobRunner(context);
   // Training and side jobs stand on the tasks, which ask them before deleting one.
   const guard: TaskGuard = {
     refuseWhileBusy(task, what) {
       refuseWhileWorking(task, what);
-      jobs.refuseWhileRunning(task, what);
+      sideJobs.refuseWhileRunning(task, what);
     },
     async stopWork(tid) {
       const status = store.get('task', tid)?.status;
       if (status !== undefined && IN_TRAINING.includes(status)) await training.stop(tid);
-      await jobs.stopTask(tid);
+      await sideJobs.stopTask(tid);
     },
   };
   const tasks = new Tasks(context, trash, guard);
-  const jobs = new Jobs(context, tasks, trash);
+  const jobs = new Jobs(context, sideJobs, tasks, trash);
   const training = new Training(context, tasks, trash, (task) =>
-    jobs.refuseWhileRunning(task, `${task.id} cannot be trained`),
+    sideJobs.refuseWhileRunning(task, `${task.id} cannot be trained`),
   );
   const projects = new Projects(context, trash, guard);
   const models = new Models(context, tasks, jobs, datasets, trash);
@@ -181,7 +183,7 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
   );
 
   await adoptPaddlexWorkspace(workspace, store, compute, log);
-  await jobs.recover();
+  await sideJobs.recover();
   await Promise.all([trash.sweep(), space.measure()]);
   context.background(
     Promise.all([
@@ -193,7 +195,7 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
   );
 
   const settled = async (): Promise<void> => {
-    await Promise.all([training.settled(), jobs.settled(), models.settled(), trash.settled()]);
+    await Promise.all([training.settled(), sideJobs.settled(), models.settled(), trash.settled()]);
     await Promise.all(pending);
   };
   let closed: Promise<void> | undefined;
@@ -229,7 +231,7 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
       compute: compute.stats(),
     }),
     async stopAll() {
-      await Promise.all([training.stopAll(), jobs.stopAll(), datasets.stopAll('The import was stopped.')]);
+      await Promise.all([training.stopAll(), sideJobs.stopAll(), datasets.stopAll('The import was stopped.')]);
     },
     close(graceMs) {
       closing = true;

@@ -1,29 +1,24 @@
 /** One compute host as the API process sees it: starting, jobs, signs of life, and its end with the true reason. */
 import { randomBytes } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ComputeConfig } from './config.js';
 import { type EndCause, failed, type HostEnd, outcomeOfEnd } from './host-end.js';
 import type { HostRegistry } from './host-registry.js';
+import { HostWatch, type WatchedHost } from './host-watch.js';
 import { type ProcessIdentity, processesWithToken, processStat, signalGroup, signalProcess } from './identity.js';
 import type { Job } from './job.js';
-import { JobLog, Tail } from './job-log.js';
+import { Tail } from './job-log.js';
 import type { JobOutcome } from './jobs.gen.js';
 import type { HostLink } from './launcher.js';
 import type { Logger } from './logger.js';
-import { MemoryWatch } from './memory-watch.js';
 import type { DeviceInfo, Lane } from './ports.js';
 import { hostEnvironment, yieldToServer } from './priority.js';
 import { asFromHost, type FromHost, PROTOCOL_VERSION, type ToHost } from './protocol.js';
 import { Questions } from './questions.js';
-import { isSilentTooLong, silenceLimit } from './silence.js';
-import { threadReport } from './thread-report.js';
+import { RunningJob } from './running-job.js';
 
-const PING_EVERY_MS = 5_000;
 /** A host that announced its end and has no work gets this long. */
 const LAST_WORDS_MS = 3_000;
-/** A job's log that cannot be finished in this time does not hold its outcome up. */
-const LOG_MS = 1_000;
 
 export interface HostOptions {
   key: string;
@@ -37,14 +32,7 @@ export interface HostOptions {
   onEnded(host: HostProcess, expected: boolean): void;
 }
 
-interface Running {
-  job: Job;
-  log: JobLog;
-  stopTimer?: NodeJS.Timeout;
-  condemned: boolean;
-}
-
-export class HostProcess {
+export class HostProcess implements WatchedHost {
   readonly key: string;
   readonly lane: Lane;
   readonly cuda: readonly number[] | undefined;
@@ -60,7 +48,7 @@ export class HostProcess {
   readonly #token = randomBytes(16).toString('hex');
   readonly #link: HostLink;
   #identity: ProcessIdentity | undefined;
-  readonly #jobs = new Map<string, Running>();
+  readonly #jobs = new Map<string, RunningJob>();
   readonly #tail = new Tail();
   readonly #questions = new Questions<FromHost>();
   #isReady!: (ready: boolean) => void;
@@ -68,14 +56,10 @@ export class HostProcess {
   #cause: EndCause | undefined;
   #announced: HostEnd['announced'];
   #end: HostEnd | undefined;
-  #memory: MemoryWatch | undefined;
-  #monitor: NodeJS.Timeout | undefined;
+  #watch: HostWatch | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
   #startTimer: NodeJS.Timeout | undefined;
   #killTimer: NodeJS.Timeout | undefined;
-  #lastTick = performance.now();
-  #unansweredMs = 0;
-  #sincePingMs = 0;
 
   constructor(options: HostOptions) {
     this.#options = options;
@@ -107,11 +91,8 @@ export class HostProcess {
     if (pid === undefined) return; // `closed` follows with the reason
     if (config.yieldToServer) yieldToServer(pid, this.lane);
     this.#identity = { pid, startTime: processStat(pid)?.startTime ?? '', token: this.#token };
-    if (config.launcher.local) this.#memory = new MemoryWatch(pid);
     this.#startTimer = setTimeout(() => this.#startTooSlow(), config.startMs);
-    const tick = Math.min(1_000, Math.max(50, config.stallMs / 10));
-    this.#monitor = setInterval(() => this.#tick(tick), tick);
-    this.#monitor.unref();
+    this.#watch = new HostWatch(this, config, options.logger);
     this.#logger.info({ pid, lane: this.lane, key: this.key }, 'compute host started');
   }
 
@@ -132,6 +113,14 @@ export class HostProcess {
     return this.#phase === 'ready';
   }
 
+  get isEnded(): boolean {
+    return this.#phase === 'ended';
+  }
+
+  get runningJobs(): Iterable<RunningJob> {
+    return this.#jobs.values();
+  }
+
   /** Hands a job over; it always gets an outcome, also when the host is already gone. */
   run(job: Job): void {
     if (this.#phase !== 'ready') {
@@ -139,12 +128,16 @@ export class HostProcess {
       return;
     }
     clearTimeout(this.#idleTimer);
-    const running: Running = { job, log: new JobLog(job.request.errLog), condemned: false };
+    const running = new RunningJob(job);
     this.#jobs.set(job.id, running);
     job.silentMs = 0;
     job.onStop = () => this.#stopJob(running);
     job.setState('running');
     this.#send({ t: 'run', id: job.id, spec: job.request.spec });
+  }
+
+  sendPing(): void {
+    this.#send({ t: 'ping', seq: 0 });
   }
 
   /** Whether the host's main thread answers within the time. */
@@ -202,7 +195,7 @@ export class HostProcess {
       this.#logger.warn({ pid: this.pid }, 'a compute host sent a message that is not of the job protocol');
       return;
     }
-    this.#unansweredMs = 0;
+    this.#watch?.heard();
     switch (message.t) {
       case 'ready':
         void this.#becameReady(message);
@@ -269,14 +262,7 @@ export class HostProcess {
     // A hanging job may come to itself when its host is told to end: it stopped, but nobody had asked it to.
     const unasked = outcome.type === 'train' && outcome.stopped && !running.job.stopRequested;
     const ownEnd = unasked && this.#cause !== undefined;
-    void this.#conclude(running, ownEnd ? outcomeOfEnd(this.#describeEnd({ code: null, signal: null }), id) : outcome);
-  }
-
-  /** The log is whole when the outcome is told, unless the disk hangs. */
-  async #conclude({ job, log, stopTimer }: Running, outcome: JobOutcome): Promise<void> {
-    clearTimeout(stopTimer);
-    await Promise.race([log.close(), sleep(LOG_MS, undefined, { ref: false })]);
-    job.finish(outcome);
+    void running.conclude(ownEnd ? outcomeOfEnd(this.#describeEnd({ code: null, signal: null }), id) : outcome);
   }
 
   #becomeIdle(): void {
@@ -293,7 +279,7 @@ export class HostProcess {
     this.#logger.debug({ pid: this.pid, text }, 'output of a compute host');
   }
 
-  #stopJob(running: Running): void {
+  #stopJob(running: RunningJob): void {
     const { job } = running;
     if (this.#jobs.get(job.id) !== running) return; // its outcome is on the way
     job.setState('stopping');
@@ -304,54 +290,6 @@ export class HostProcess {
       () => this.terminate({ kind: 'stop', job: job.id, seconds: Math.round(grace / 1000) }),
       grace,
     );
-  }
-
-  // --- signs of life ---
-
-  #tick(periodMs: number): void {
-    const now = performance.now();
-    // While this process itself was held up (suspended, debugged), its hosts' messages waited too: that time counts once at most.
-    const elapsed = Math.min(now - this.#lastTick, 2 * periodMs);
-    this.#lastTick = now;
-    this.#memory?.tick(elapsed);
-    if (this.#phase !== 'ready') return;
-    for (const running of this.#jobs.values()) this.#watch(running, elapsed);
-    this.#unansweredMs += elapsed;
-    this.#sincePingMs += elapsed;
-    if (this.#sincePingMs >= Math.min(PING_EVERY_MS, this.#config.stallMs / 3)) {
-      this.#sincePingMs = 0;
-      this.#send({ t: 'ping', seq: 0 });
-    }
-    if (this.#jobs.size === 0 && this.#unansweredMs > this.#config.stallMs) {
-      this.terminate({ kind: 'unresponsive', seconds: Math.round(this.#unansweredMs / 1000) });
-    }
-  }
-
-  #watch(running: Running, elapsedMs: number): void {
-    const cpuTicks = (): number => (this.#config.launcher.local ? (processStat(this.pid)?.cpuTicks ?? 0) : 0);
-    const silent = isSilentTooLong(running.job, elapsedMs, cpuTicks, this.#config);
-    if (!silent || running.condemned || running.job.stopRequested) return;
-    running.condemned = true;
-    void this.#stalled(running);
-  }
-
-  async #stalled(running: Running): Promise<void> {
-    const { job, log } = running;
-    const seconds = Math.round(job.silentMs / 1000);
-    const message = `No sign of life for ${seconds} s.`;
-    this.#logger.warn({ pid: this.pid, job: job.id, seconds }, 'a job has stalled');
-    job.setState('stalled', { message });
-    log.write(`${message} Threads of the compute host:\n`);
-    if (this.#config.launcher.local && this.#config.stackDumpMs > 0) {
-      log.write(await threadReport(this.pid, this.#config.stackDumpMs));
-    }
-    if (job.ended || this.#phase === 'ended') return;
-    if (job.silentMs < silenceLimit(job, this.#config)) {
-      running.condemned = false;
-      job.setState('running', { message: 'It goes on.' });
-      return;
-    }
-    this.terminate({ kind: 'stall', job: job.id, seconds });
   }
 
   // --- the end ---
@@ -367,7 +305,7 @@ export class HostProcess {
       const how = end.signal === null ? `exit code ${end.code}` : end.signal;
       described.startError = `it ended while starting (${how}). ${this.#tail.lines.at(-1) ?? ''}`.trim();
     }
-    const memory = this.#memory?.verdict();
+    const memory = this.#watch?.memory();
     if (memory !== undefined) described.memory = memory;
     return described;
   }
@@ -378,7 +316,8 @@ export class HostProcess {
     const deviceFault = this.#announced?.reason === 'device_fault';
     const expected = this.#cause?.kind === 'idle' || this.#cause?.kind === 'shutdown';
     this.#phase = 'ended';
-    for (const timer of [this.#monitor, this.#idleTimer, this.#startTimer, this.#killTimer]) clearTimeout(timer);
+    this.#watch?.close();
+    for (const timer of [this.#idleTimer, this.#startTimer, this.#killTimer]) clearTimeout(timer);
     this.#questions.close();
     // Whatever the host started goes with it, also what left its group; only then is the device free.
     if (this.#identity !== undefined) {
@@ -401,7 +340,7 @@ export class HostProcess {
       running.map((one) => {
         const outcome = outcomeOfEnd(end, one.job.id);
         if (outcome.type === 'failed') one.log.write(`${outcome.message}\n`);
-        return this.#conclude(one, outcome);
+        return one.conclude(outcome);
       }),
     );
     this.#isReady(false);

@@ -33,8 +33,24 @@ export async function checkpointFolder(task: TaskRecord, epoch: number | null): 
   );
 }
 
-/** Whether a training left a state to go on from, be it in mid-epoch. */
-export const hasResumeState = (task: TaskRecord): Promise<boolean> => isComplete(join(task.path, 'output', 'resume'));
+/** Newest state that a stop or a crash in mid-epoch left, with the epochs done before it; saved epochs are none. */
+export async function resumeState(task: TaskRecord): Promise<{ epochs: number } | undefined> {
+  const folder = join(task.path, 'output', 'resume');
+  const names = await readdir(folder).catch(() => [] as string[]);
+  const steps = names
+    .flatMap((name) => /^step_(\d{1,12})$/.exec(name)?.[0] ?? [])
+    .sort((a, b) => stepOf(b) - stepOf(a));
+  for (const name of steps) {
+    if (!(await isComplete(join(folder, name)))) continue;
+    const epochs = await readFile(join(folder, name, 'state.json'), 'utf8')
+      .then((text) => (JSON.parse(text) as { epoch?: unknown }).epoch)
+      .catch(() => undefined);
+    if (typeof epochs === 'number') return { epochs };
+  }
+  return undefined;
+}
+
+const stepOf = (name: string): number => Number(name.slice(name.indexOf('_') + 1));
 
 /**
  * `eval_metrics` of a checkpoint's model.yml, for trainings that this server did not watch (imported ones).

@@ -137,7 +137,7 @@ export interface TrainLog {
 export interface TrainingApi {
   /** From epoch 1, logs truncated. */
   start(tid: string, prune?: { eval_metric_loss?: number; pruned_flops?: number }): Promise<void>;
-  /** From a saved epoch, default the highest. */
+  /** From a saved epoch; default the highest, or a state in mid-epoch beyond it. */
   resume(tid: string, epoch?: number): Promise<void>;
   /** Checkpoints and ends; resolves when it has ended. */
   stop(tid: string): Promise<void>;
@@ -227,8 +227,6 @@ export interface WeightsApi {
       onProgress?: (progress: { downloaded: number; total: number; bytesPerSecond: number }) => void;
     },
   ): Promise<string>;
-  /** Where the user has to put which file, one sentence. */
-  advice(key: string): string;
 }
 
 export interface Health {

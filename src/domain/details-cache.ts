@@ -5,7 +5,7 @@ import type { DatasetDetails } from './contracts.js';
 import type { DatasetRecord } from './records.js';
 
 /** Sum of texts kept; the newest one stays whatever its size. */
-const BUDGET = 32 * 2 ** 20;
+const BUDGET = 16 * 2 ** 20;
 
 const UNSAFE = ['<', '\u2028', '\u2029'] as const;
 

@@ -47,7 +47,7 @@ describe('pretrained models', () => {
       val_num: 20,
       test_num: 3,
     });
-    assert.equal((record.task_params.train as { num_epochs: number }).num_epochs, 4);
+    assert.equal((record.task_params.train as { num_epochs: number }).num_epochs, 2);
     await h.services.tasks.delete(tid);
     await h.services.projects.delete(pid);
     assert.ok(existsSync(saved));

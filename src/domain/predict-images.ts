@@ -1,11 +1,14 @@
 /** Where the pictures of a prediction come from and what their results are called. */
+import { randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { PredictImage } from '../compute/jobs.gen.js';
+import type { DomainContext } from './context.js';
 import { invalidArgument, notReady, OarlockError } from './errors.js';
 import type { PathGuard } from './paths.js';
+import type { TaskRecord } from './records.js';
 
 /** More in one call are refused. */
 const MAX_IMAGES = 100_000;
@@ -14,7 +17,7 @@ const PREFIX = /^\s*data:[\w.+-]*\/?[\w.+-]*(?:;[\w=.+-]+)*;base64,/i;
 const BASE64 = /^[A-Za-z0-9+/_\-\s]*={0,2}\s*$/;
 
 /** Bytes of a base64 picture; a `data:` prefix, white space and the URL alphabet are tolerated. */
-export function decodeImage(text: string, maxBytes: number): Buffer {
+function decodeImage(text: string, maxBytes: number): Buffer {
   const prefix = PREFIX.exec(text.slice(0, 200))?.[0] ?? '';
   if ((text.length - prefix.length) * 0.75 > maxBytes * 1.1) {
     throw new OarlockError('resource_exhausted', `image_data is larger than ${Math.floor(maxBytes / 2 ** 20)} MB.`, {
@@ -88,4 +91,24 @@ export async function testImages(datasetPath: string): Promise<PredictImage[]> {
     'The dataset has no test pictures.',
     'Send image_data or img_list, or split the dataset with test_split above 0.',
   );
+}
+
+/** Writes a received picture to a file of the task, checked to be one. */
+export async function receivedImage(
+  { config, compute }: DomainContext,
+  task: TaskRecord,
+  text: string,
+): Promise<string> {
+  const bytes = decodeImage(text, config.maxImageBytes);
+  const folder = join(task.path, '.received');
+  await mkdir(folder, { recursive: true });
+  const path = join(folder, `${randomBytes(8).toString('hex')}.img`);
+  await writeFile(path, bytes);
+  try {
+    await compute.light('inspectImage', path);
+    return path;
+  } catch (error) {
+    await rm(path, { force: true });
+    throw error;
+  }
 }

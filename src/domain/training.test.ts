@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { JobSpec } from '../compute/jobs.gen.js';
@@ -106,6 +106,7 @@ describe('starting a training', () => {
     assert.match(task.message, /ResNet18.*npm run weights -- add/);
     assert.ok(task.message.includes(join(h.folder, 'weights')));
     assert.equal(h.services.training.log(tid).download_status, 'Failed');
+    assert.match(readFileSync(join(task.path, 'err.log'), 'utf8'), /npm run weights/, 'what the page shows');
     assert.deepEqual(await h.services.tasks.savedEpochs(tid), [1], 'earlier checkpoints are still there');
     assert.equal(h.compute.submitted.filter((spec) => spec.kind === 'train').length, 0);
     mkdirSync(join(h.folder, 'weights/ResNet18_IMAGENET'), { recursive: true });
@@ -269,10 +270,27 @@ describe('a running training', () => {
     await training.resume(tid, 1);
     assert.deepEqual(trainSpec(h).resume, { from: 'epoch', epoch: 1 });
     await training.stop(tid);
-    h.checkpoint(tid, 'resume');
+    const state = (epoch: number): void => {
+      const folder = h.checkpoint(tid, `resume/step_${String(epoch * 10 + 5).padStart(8, '0')}`);
+      writeFileSync(join(folder, 'state.json'), JSON.stringify({ version: 1, epoch, best: { epoch: 1 } }));
+    };
+    state(2);
+    await assert.rejects(training.resume(tid), { code: 'conflict' }, 'a state before the highest epoch is no choice');
+    rmSync(join(tasks.get(tid).path, 'output/epoch_4'), { recursive: true });
+    state(3);
+    rmSync(join(tasks.get(tid).path, 'output/resume/step_00000035/.success'));
     await training.resume(tid);
-    assert.deepEqual(trainSpec(h).resume, { from: 'latest' });
+    assert.deepEqual(trainSpec(h).resume, { from: 'latest' }, 'the state in the epoch after the highest one');
     assert.equal(trainSpec(h).weights, null);
+    await training.stop(tid);
+    rmSync(join(tasks.get(tid).path, 'output/resume'), { recursive: true });
+    await training.resume(tid);
+    assert.deepEqual(trainSpec(h).resume, { from: 'epoch', epoch: 2 }, 'the highest that is completely saved');
+    await training.stop(tid);
+    for (const epoch of [1, 2]) rmSync(join(tasks.get(tid).path, `output/epoch_${epoch}`), { recursive: true });
+    state(0);
+    await training.resume(tid);
+    assert.deepEqual(trainSpec(h).resume, { from: 'latest' }, 'stopped in the first epoch');
   });
 
   it('cannot be deleted unless it is stopped by force', async (t) => {

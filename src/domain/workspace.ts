@@ -53,7 +53,7 @@ export class Workspace implements WorkspaceApi {
     const values: Record<string, unknown> = {};
     for (const name of names) {
       if (name === 'struct') continue; // PaddleX skips it, so scripts may send it
-      if (!(readable as readonly string[]).includes(name)) throw unknownAttribute(struct, name, readable);
+      if (!(readable as readonly string[]).includes(name)) throw unknownAttribute('attr_list', struct, name, readable);
       values[name] = record[name];
     }
     return values;
@@ -69,7 +69,7 @@ export class Workspace implements WorkspaceApi {
       } else if ((readable as readonly string[]).includes(name)) {
         const may = writable.length === 0 ? 'nothing' : writable.join(', ');
         throw invalidArgument(`attr_dict.${name}`, `${name} of a ${struct} cannot be changed; ${may} can.`);
-      } else throw unknownAttribute(struct, name, readable);
+      } else throw unknownAttribute(`attr_dict.${name.slice(0, 60)}`, struct, name, readable);
     }
     const { store, events } = this.#context;
     const changed = await store.change((tx) => {
@@ -94,8 +94,8 @@ function definition(struct: string): (typeof STRUCTS)[Struct] {
   );
 }
 
-const unknownAttribute = (struct: string, name: string, readable: readonly string[]) =>
-  invalidArgument('attr_list', `A ${struct} has no attribute "${name.slice(0, 60)}"; it has ${readable.join(', ')}.`);
+const unknownAttribute = (field: string, struct: string, name: string, readable: readonly string[]) =>
+  invalidArgument(field, `A ${struct} has no attribute "${name.slice(0, 60)}"; it has ${readable.join(', ')}.`);
 
 function checkBinding(tx: Tx, pid: string, did: string): void {
   const project = tx.get('project', pid);

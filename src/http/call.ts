@@ -3,12 +3,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { OarlockError } from '../domain/errors.js';
 import type { EdgeContext } from './app.js';
 import { type BodyReader, hasBody } from './body.js';
-import { envelope, toJson } from './envelope.js';
+import { envelope, JSON_TYPE, toJson } from './envelope.js';
 import { type InputReader, inputReader, MalformedJson, parseBody } from './input.js';
 import { RawAnswer, type Route, type RouteContext } from './route.js';
 import type { Gatekeeper } from './security.js';
 
-export const JSON_TYPE = 'application/json; charset=utf-8';
 const IS_JSON = /^application\/(?:[\w.+-]*\+)?json\s*(?:;|$)/i;
 
 export interface Handling {

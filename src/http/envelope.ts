@@ -1,5 +1,7 @@
 /** The answer's bytes. */
 
+export const JSON_TYPE = 'application/json; charset=utf-8';
+
 const UNSAFE = /[<\u2028\u2029]/;
 const UNSAFE_ALL = /[<\u2028\u2029]/g;
 const ESCAPES: Readonly<Record<string, string>> = { '<': '\\u003c', '\u2028': '\\u2028', '\u2029': '\\u2029' };
@@ -20,19 +22,4 @@ export function envelope(answer: unknown): string {
   if ((answer as { status?: unknown }).status !== undefined) return toJson(answer);
   const text = toJson(answer);
   return text === '{}' ? '{"status":1}' : `{"status":1,${text.slice(1)}`;
-}
-
-const memo = new WeakMap<object, Buffer>();
-
-/**
- * The serialised success answer for a value that never changes (a frozen version of something large): built once per
- * `key` object and kept as long as that object lives. Return it in a `RawAnswer` of type `application/json`.
- */
-export function memoJson(key: object, build: () => Record<string, unknown>): Buffer {
-  let bytes = memo.get(key);
-  if (bytes === undefined) {
-    bytes = Buffer.from(envelope(build()));
-    memo.set(key, bytes);
-  }
-  return bytes;
 }

@@ -43,8 +43,16 @@ export type ReportInternal = (logId: string, error: unknown) => void;
 
 const NO_HEADERS: Readonly<Record<string, string>> = Object.freeze({});
 
+type SystemError = readonly [ErrorCode, string, string];
+
+const NO_PERMISSION: SystemError = [
+  'forbidden_path',
+  'The server may not read or write that file or folder.',
+  'Check its owner and permissions.',
+];
+
 /** File-system codes that a client can do something about; the text never names a path. */
-const SYSTEM_ERRORS: Readonly<Record<string, readonly [ErrorCode, string, string]>> = {
+const SYSTEM_ERRORS: Readonly<Record<string, SystemError>> = {
   ENOENT: [
     'not_found',
     'A file or folder that this needs is not there.',
@@ -59,16 +67,8 @@ const SYSTEM_ERRORS: Readonly<Record<string, readonly [ErrorCode, string, string
   ],
   ENFILE: ['resource_exhausted', 'The machine has too many files open.', 'Try again later.'],
   ENOMEM: ['resource_exhausted', 'The machine is out of memory.', 'Try again when less is running.'],
-  EACCES: [
-    'forbidden_path',
-    'The server may not read or write that file or folder.',
-    'Check its owner and permissions.',
-  ],
-  EPERM: [
-    'forbidden_path',
-    'The server may not read or write that file or folder.',
-    'Check its owner and permissions.',
-  ],
+  EACCES: NO_PERMISSION,
+  EPERM: NO_PERMISSION,
   EROFS: ['forbidden_path', 'That folder is on a read-only file system.', 'Choose another folder.'],
 };
 

@@ -16,6 +16,16 @@ export function el(name, attributes = {}, ...children) {
   return node;
 }
 
+/** A table in its own scroll area; `rows` are rows (`tr`) or lists of cells. */
+export function table(heads, rows) {
+  const row = (cells) => (Array.isArray(cells) ? el('tr', {}, cells) : cells);
+  const head = heads.map((words) => el('th', {}, words));
+  return el('table', {}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, rows.map(row)));
+}
+
+/** Small text under something, cut after three lines; all of it shows on hovering. */
+export const note = (text) => (text ? el('div', { class: 'note clamp', title: text }, text) : null);
+
 /** A sentence in which `words` between backticks show as code. */
 export function prose(text) {
   return text.split('`').map((part, index) => (index % 2 === 1 ? el('code', {}, part) : part));

@@ -1,5 +1,5 @@
 /** The API page: every route of openapi.json with its fields, a curl line and a form to try it. */
-import { base, el, prose } from './common.js';
+import { base, el, prose, table } from './common.js';
 import { example, rows, typeWords } from './schema.js';
 
 const at = (id) => document.getElementById(id);
@@ -7,27 +7,8 @@ const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 const schemaOf = (parameter) => parameter.schema ?? parameter.content?.['application/json']?.schema ?? {};
 
-function table(heads, body) {
-  if (body.length === 0) return el('p', { class: 'dim' }, 'none');
-  return el(
-    'div',
-    { class: 'scroll' },
-    el(
-      'table',
-      {},
-      el(
-        'thead',
-        {},
-        el(
-          'tr',
-          {},
-          heads.map((head) => el('th', {}, head)),
-        ),
-      ),
-      el('tbody', {}, body),
-    ),
-  );
-}
+const fieldTable = (heads, body) =>
+  body.length === 0 ? el('p', { class: 'dim' }, 'none') : el('div', { class: 'scroll' }, table(heads, body));
 
 const fieldRow = ([name, type, needed, description]) =>
   el(
@@ -79,9 +60,9 @@ class Operation {
     this.body.append(
       el('p', { class: 'dim' }, prose(description ?? '')),
       el('h4', {}, 'Arguments'),
-      table(['Name', 'Type', 'Meaning'], fields.map(fieldRow)),
+      fieldTable(['Name', 'Type', 'Meaning'], fields.map(fieldRow)),
       el('h4', {}, 'Answer'),
-      table(
+      fieldTable(
         ['Field', 'Type', 'Meaning'],
         answers.map(([name, type, , text]) => fieldRow([name, type, false, text])),
       ),

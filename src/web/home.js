@@ -6,11 +6,13 @@ import {
   el,
   follow,
   get,
+  note,
   pill,
   short,
   soon,
   TASK_STATES,
   TYPE_WORDS,
+  table,
 } from './common.js';
 
 const at = (id) => document.getElementById(id);
@@ -24,7 +26,10 @@ const state = {
   projects: new Map(),
   /** Task id → { epoch, num_epochs, step, steps, eta, metrics } */
   progress: new Map(),
+  /** Task id → { status, text }: why it failed. */
+  reasons: new Map(),
 };
+const FAILED = new Set([9, 10]);
 
 function fill(id, heads, rows, empty) {
   at(`${id}-count`).textContent = rows.length === 0 ? '' : String(rows.length);
@@ -32,28 +37,12 @@ function fill(id, heads, rows, empty) {
     at(id).replaceChildren(el('div', { class: 'empty' }, ...[empty].flat()));
     return;
   }
-  const shown = rows.slice(0, MAX_ROWS).map((cells) => el('tr', {}, cells));
+  const shown = rows.slice(0, MAX_ROWS);
   if (rows.length > MAX_ROWS) {
-    shown.push(
-      el('tr', {}, el('td', { colspan: String(heads.length), class: 'note' }, `and ${rows.length - MAX_ROWS} more`)),
-    );
+    const more = `and ${rows.length - MAX_ROWS} more`;
+    shown.push([el('td', { colspan: String(heads.length), class: 'note' }, more)]);
   }
-  at(id).replaceChildren(
-    el(
-      'table',
-      {},
-      el(
-        'thead',
-        {},
-        el(
-          'tr',
-          {},
-          heads.map((head) => el('th', {}, head)),
-        ),
-      ),
-      el('tbody', {}, shown),
-    ),
-  );
+  at(id).replaceChildren(table(heads, shown));
 }
 
 const id = (text) => el('td', { class: 'id' }, text);
@@ -77,6 +66,7 @@ function curlExample() {
 
 function progressCell(task) {
   const seen = state.progress.get(task.id);
+  if (FAILED.has(task.status)) return el('td', {}, note(state.reasons.get(task.id)?.text));
   if (!RUNNING.has(task.status)) return el('td', {});
   if (seen === undefined)
     return el('td', { class: 'note' }, task.queued === true ? 'waiting for a device' : 'starting');
@@ -102,18 +92,13 @@ function drawTasks() {
   const tasks = [...state.tasks].sort((a, b) => rank(a) - rank(b) || byTime(a, b));
   fill(
     'tasks',
-    ['Task', 'Project', 'Type', 'State', 'Progress', 'Created', ''],
+    ['Task', 'Project', 'State', 'Progress', 'Type', 'Created', ''],
     tasks.map((task) => [
       id(task.id),
-      el(
-        'td',
-        { class: 'name' },
-        state.projects.get(task.pid)?.name ?? task.pid,
-        task.desc ? el('div', { class: 'note' }, task.desc) : null,
-      ),
-      el('td', {}, TYPE_WORDS[task.type] ?? task.type),
+      el('td', { class: 'name' }, state.projects.get(task.pid)?.name ?? task.pid, note(task.desc)),
       el('td', {}, pill(TASK_STATES[task.status] ?? [String(task.status), ''])),
       progressCell(task),
+      el('td', {}, TYPE_WORDS[task.type] ?? task.type),
       time(task.create_time),
       el('td', {}, task.status > 1 ? el('a', { href: `board/${encodeURIComponent(task.id)}` }, 'curves') : null),
     ]),
@@ -137,7 +122,14 @@ async function loadTasks() {
       state.progress.set(task.id, { epoch, step, steps: 0, num_epochs: train.num_epochs, eta: log.eta, metrics });
     }),
   );
-  if (running.length > 0) drawTasks();
+  const failed = tasks.filter((task) => FAILED.has(task.status) && state.reasons.get(task.id)?.status !== task.status);
+  await Promise.all(
+    failed.slice(-20).map(async ({ id: tid, status }) => {
+      const { message } = await get('project/task', { tid });
+      state.reasons.set(tid, { status, text: message });
+    }),
+  );
+  if (running.length + failed.length > 0) drawTasks();
 }
 
 async function loadProjects() {
@@ -151,7 +143,7 @@ async function loadProjects() {
       .sort(byTime)
       .map((project) => [
         id(project.id),
-        el('td', { class: 'name' }, project.name, project.desc ? el('div', { class: 'note' }, project.desc) : null),
+        el('td', { class: 'name' }, project.name, note(project.desc)),
         el('td', {}, TYPE_WORDS[project.type] ?? project.type),
         id(project.did || '–'),
         time(project.create_time),
@@ -166,29 +158,27 @@ function datasetNote(attr) {
   if (message !== null && typeof message === 'object' && typeof message.percent === 'number') {
     return el('progress', { max: '1', value: String(message.percent), 'aria-label': `import of ${attr.id}` });
   }
-  return typeof message === 'string' && message.trim() !== ''
-    ? el('div', { class: 'note' }, message.slice(0, 400))
-    : null;
+  return typeof message === 'string' ? note(message.trim().slice(0, 4000)) : null;
 }
 
 async function loadDatasets() {
   const { datasets } = await get('dataset');
   fill(
     'datasets',
-    ['Dataset', 'Name', 'Type', 'State', 'Created'],
+    ['Dataset', 'Name', 'State', 'Type', 'Created'],
     datasets
       .map(({ id: did, attr }) => ({ ...attr, id: did }))
       .sort(byTime)
       .map((dataset) => [
         id(dataset.id),
-        el('td', { class: 'name' }, dataset.name, dataset.desc ? el('div', { class: 'note' }, dataset.desc) : null),
-        el('td', {}, TYPE_WORDS[dataset.type] ?? dataset.type),
+        el('td', { class: 'name' }, dataset.name, note(dataset.desc)),
         el(
           'td',
           {},
           pill(DATASET_STATES[dataset.dataset_status] ?? [String(dataset.dataset_status), '']),
           datasetNote(dataset),
         ),
+        el('td', {}, TYPE_WORDS[dataset.type] ?? dataset.type),
         time(dataset.create_time),
       ]),
     [
@@ -212,7 +202,7 @@ async function loadModels() {
         el('td', {}, model.model),
         el('td', {}, TYPE_WORDS[model.type] ?? model.type),
         id(model.tid),
-        el('td', { class: 'note' }, model.path),
+        el('td', { class: 'note path' }, model.path),
         time(model.create_time),
       ]),
     'No exported models yet.',

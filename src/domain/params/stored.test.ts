@@ -42,12 +42,11 @@ test('only pid: the suggestions of the type fill everything', () => {
   }
 });
 
-test('rate and warm-up follow a chosen batch size, decay epochs a chosen length', () => {
+test('the rate follows a chosen batch size; decay epochs are those of the model, whatever the length', () => {
   const { train } = create('classification', { model: 'ResNet18', batch_size: 64, num_epochs: 100 });
   assert.equal(train.learning_rate, (0.1 * 64) / 256);
-  assert.deepEqual(train.lr_decay_epochs, [40, 60, 80]);
-  const short = create('classification', { num_epochs: 1 });
-  assert.deepEqual(short.train.lr_decay_epochs, [1]);
+  assert.deepEqual(train.lr_decay_epochs, [4, 6, 8]);
+  assert.deepEqual(create('classification', { num_epochs: 1 }).train.lr_decay_epochs, [4, 6, 8]);
 });
 
 test('what the page sends back whole is stored whole for every type', () => {
@@ -174,7 +173,7 @@ test('the job gets every parameter', () => {
     num_epochs: 3,
     learning_rate: 0.0015625,
     lr_policy: 'Cosine',
-    lr_decay_epochs: [1, 2],
+    lr_decay_epochs: [4, 6, 8],
     warmup_steps: 0,
     warmup_start_lr: 0,
     save_interval_epochs: 5,

@@ -75,19 +75,9 @@ export function createStored(
   });
   const info = findModel(type, suggested.train.model as string);
   const train = { ...restDefaults(type, info.family), ...suggested.train, ...own };
-  if (own.num_epochs !== undefined && own.lr_decay_epochs === undefined) {
-    train.lr_decay_epochs = stretchDecay(suggested.train, own.num_epochs as number);
-  }
   const weightsWarnings = 'pretrain_weights' in own ? [] : suggested.warnings;
   const settled = settle(type, train);
   return { train: settled.train, warnings: [...new Set([...weightsWarnings, ...settled.warnings])] };
-}
-
-/** The suggested decay epochs belong to the suggested length; another length keeps their proportions. */
-function stretchDecay(suggested: TrainParams, epochs: number): number[] {
-  const length = suggested.num_epochs as number;
-  const stretched = (suggested.lr_decay_epochs as number[]).map((epoch) => Math.round((epoch * epochs) / length));
-  return [...new Set(stretched.filter((epoch) => epoch >= 1))];
 }
 
 /** Adds what a client posts to stored parameters; keys it does not name stay. */

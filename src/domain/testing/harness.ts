@@ -136,7 +136,7 @@ export class Harness {
 
   /** A task that has been trained; its best model is that of epoch 2. */
   async trained(): Promise<string> {
-    const tid = await this.task();
+    const tid = await this.task(undefined, { num_epochs: 2 });
     await this.services.training.start(tid);
     const job = this.compute.job(`${tid}/train`);
     job.event({ type: 'started', device: 'cpu', precision: 'fp32', notes: [] });

@@ -108,12 +108,6 @@ export class Weights implements WeightsApi {
     return this.#find(key);
   }
 
-  /** Where the user has to put which file, one sentence. */
-  advice(key: string): string {
-    const place = join(this.#options.folder, key, 'model.safetensors');
-    return `Put the file to ${place} (or model.pth, model.pdparams), or run "npm run weights -- add FILE"; or set pretrain_weights to null to start from random weights.`;
-  }
-
   /**
    * The file to load for what a task asks.
    * @throws OarlockError `not_found` with a hint where to put which file; `forbidden_path`, `invalid_argument` for paths.
@@ -127,8 +121,22 @@ export class Weights implements WeightsApi {
     const key = weightsKey(info, backbone, name);
     const here = await this.#find(key);
     if (here !== undefined) return here;
-    if (this.#options.mirror !== undefined) return this.#fetch(key, this.#options.mirror, hooks);
-    throw this.#missing(info, backbone, name, key);
+    const where = this.#where(info, backbone, name, key);
+    const context = { field: 'pretrain_weights', weights: key };
+    if (this.#options.mirror === undefined) {
+      const which = backbone === undefined ? info.name : `${info.name} with ${backbone}`;
+      const hint = `${where}; or set pretrain_weights to null to start from random weights.`;
+      const message = `The pretrained weights ${name} of ${which} are not on this machine.`;
+      throw new OarlockError('not_found', message, { context, hint });
+    }
+    try {
+      return await this.#fetch(key, this.#options.mirror, hooks);
+    } catch (error) {
+      if (!(error instanceof OarlockError) || hooks.signal?.aborted) throw error;
+      const { code, message, retryable, cause } = error;
+      const hint = [error.hint, `${where}.`].filter((part) => part !== undefined).join(' ');
+      throw new OarlockError(code, message, { context: { ...error.context, ...context }, hint, retryable, cause });
+    }
   }
 
   /** Copies a weights file to where it is found by name; an older one of that name is replaced. */
@@ -200,14 +208,11 @@ export class Weights implements WeightsApi {
     return guard.resolve(file, { field });
   }
 
-  #missing(info: ModelInfo, backbone: string | undefined, name: string, key: string): OarlockError {
-    const which = backbone === undefined ? info.name : `${info.name} with ${backbone}`;
+  /** Where the user has to put which file. */
+  #where(info: ModelInfo, backbone: string | undefined, name: string, key: string): string {
     const place = join(this.#options.folder, key);
     const command = `npm run weights -- add FILE --model ${info.name}${backbone === undefined ? '' : ` --backbone ${backbone}`} --name ${name}`;
-    return new OarlockError('not_found', `The pretrained weights ${name} of ${which} are not on this machine.`, {
-      context: { field: 'pretrain_weights', weights: key },
-      hint: `Put the file to ${join(place, 'model.safetensors')} (or model.pth, model.pdparams), or run "${command}"; or set pretrain_weights to null to start from random weights.`,
-    });
+    return `Put the file to ${join(place, 'model.safetensors')} (or model.pth, model.pdparams), or run "${command}"`;
   }
 
   async #fetch(key: string, mirror: Mirror, hooks: ResolveHooks): Promise<string> {
@@ -225,8 +230,7 @@ export class Weights implements WeightsApi {
       }
     }
     throw new OarlockError('not_found', `The configured mirror has no weights ${key}.`, {
-      context: { field: 'pretrain_weights', weights: key },
-      hint: `Its SHA256SUMS must list ${key}.safetensors, ${key}.pth or ${key}.pdparams; or run "npm run weights -- add FILE".`,
+      hint: `Its SHA256SUMS must list ${key}.safetensors, ${key}.pth or ${key}.pdparams.`,
     });
   }
 

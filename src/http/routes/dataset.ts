@@ -1,9 +1,11 @@
 /** `/dataset`: creation, import, split, details, deletion. */
+import { Readable } from 'node:stream';
 import { z } from 'zod';
 import type { DatasetsApi } from '../../domain/contracts.js';
 import type { DatasetRecord } from '../../domain/records.js';
 import type { Repository } from '../../domain/repository.js';
-import { defineRoute, type Route } from '../route.js';
+import { JSON_TYPE } from '../envelope.js';
+import { defineRoute, RawAnswer, type Route } from '../route.js';
 import { AnswerCache, desc, did, force, jsonAnswer, name, readType, typeArg, typeName } from './shapes.js';
 
 export interface DatasetServices {
@@ -35,6 +37,8 @@ const shape = ({ id, name, desc, type, path, create_time, remote }: DatasetRecor
   ...(remote ? { remote } : {}),
 });
 
+/** Longer details are sent in pieces instead of being kept a second time with the envelope around them. */
+const WRAPPED_BYTES = 2 ** 20;
 const HEAD = Buffer.from('{"status":1,"details":');
 const TAIL = Buffer.from('}');
 const NONE = Buffer.from('null');
@@ -159,6 +163,10 @@ export function datasetRoutes({ datasets, store }: DatasetServices): Route[] {
       }),
       async handle(input) {
         const json = (await datasets.detailsJson(input.did)) ?? NONE;
+        if (json.length > WRAPPED_BYTES) {
+          const length = String(HEAD.length + json.length + TAIL.length);
+          return new RawAnswer(Readable.from([HEAD, json, TAIL]), JSON_TYPE, 200, { 'content-length': length });
+        }
         let body = wrapped.get(json);
         if (body === undefined) {
           body = Buffer.concat([HEAD, json, TAIL]);

@@ -334,7 +334,7 @@ describe('answers', () => {
 
     const about = await c.ok('GET', '/model', { mid: emid });
     assert.deepEqual(about.dataset_attr.labels, ['a', 'b<']);
-    assert.equal(about.task_params.train.num_epochs, 4);
+    assert.equal(about.task_params.train.num_epochs, 2);
     assert.deepEqual(about.eval_result, { label_list: ['a'], epoch: null });
     const text = await c.ok('GET', '/model', { mid: emid, as_text: true });
     assert.deepEqual(JSON.parse(text.task_params), about.task_params);

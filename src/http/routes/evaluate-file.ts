@@ -5,6 +5,7 @@ import type { JobsApi, TasksApi } from '../../domain/contracts.js';
 import { TaskStatus } from '../../domain/enums.js';
 import { invalidArgument, notFound } from '../../domain/errors.js';
 import { writeReport } from '../../domain/report/index.js';
+import { JSON_TYPE } from '../envelope.js';
 import { defineRoute, RawAnswer, type Route } from '../route.js';
 
 export interface EvaluateFileServices {
@@ -48,7 +49,7 @@ export function evaluateFileRoutes({ jobs, tasks }: EvaluateFileServices): Route
           : undefined;
         const report = owner === undefined ? null : await evaluated(owner.id);
         if (report === null) throw notFound('evaluation report at', path.slice(0, 200));
-        return new RawAnswer(JSON.stringify(report), 'application/json; charset=utf-8');
+        return new RawAnswer(JSON.stringify(report), JSON_TYPE);
       },
     }),
   ];

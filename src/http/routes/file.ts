@@ -6,6 +6,7 @@ import { z } from 'zod';
 import type { DatasetsApi } from '../../domain/contracts.js';
 import { unsupported } from '../../domain/errors.js';
 import { type OpenedFile, type PathGuard, type ResolveOptions, readAll } from '../../domain/paths.js';
+import { JSON_TYPE } from '../envelope.js';
 import { defineRoute, RawAnswer, type Route } from '../route.js';
 
 const readAt = promisify(readCallback);
@@ -63,7 +64,7 @@ function pictureAnswer(bytes: Buffer): RawAnswer {
   HEAD.copy(body);
   body.write(bytes.toString('base64'), HEAD.length, 'latin1');
   TAIL.copy(body, body.length - TAIL.length);
-  return new RawAnswer(body, 'application/json; charset=utf-8');
+  return new RawAnswer(body, JSON_TYPE);
 }
 
 /** Answers of pictures shown lately: pages go back and forth between the same few. */

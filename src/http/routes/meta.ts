@@ -2,7 +2,7 @@
 import type { Health } from '../../domain/contracts.js';
 import type { Page } from '../app.js';
 import type { Assets } from '../assets.js';
-import { toJson } from '../envelope.js';
+import { JSON_TYPE, toJson } from '../envelope.js';
 import type { HttpMetrics } from '../metrics.js';
 import { openApi } from '../openapi.js';
 import type { Route } from '../route.js';
@@ -31,7 +31,7 @@ export function metaPages(options: MetaOptions): Page[] {
       role: null,
       handle(ctx) {
         ctx.status = 200;
-        ctx.type = 'application/json; charset=utf-8';
+        ctx.type = JSON_TYPE;
         ctx.body = description();
       },
     },
@@ -42,7 +42,7 @@ export function metaPages(options: MetaOptions): Page[] {
       handle(ctx, gate) {
         const health = options.health();
         ctx.status = health.ok ? 200 : 503;
-        ctx.type = 'application/json; charset=utf-8';
+        ctx.type = JSON_TYPE;
         ctx.set('cache-control', 'no-store');
         // A probe without token learns only whether the server works.
         const full = !gate.protected || ctx.req.headers.authorization !== undefined;

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { readType } from '../../domain/context.js';
 import { PROJECT_TYPES } from '../../domain/enums.js';
 import { invalidArgument } from '../../domain/errors.js';
-import { envelope } from '../envelope.js';
+import { envelope, JSON_TYPE } from '../envelope.js';
 import { RawAnswer } from '../route.js';
 
 export const did = z.string().min(1).describe('Dataset, e.g. D0001');
@@ -59,4 +59,4 @@ export class AnswerCache {
 }
 
 export const jsonAnswer = (body: string | Buffer): RawAnswer =>
-  new RawAnswer(typeof body === 'string' ? Buffer.from(body) : body, 'application/json; charset=utf-8');
+  new RawAnswer(typeof body === 'string' ? Buffer.from(body) : body, JSON_TYPE);

@@ -34,7 +34,7 @@ export function trainRoutes({ training }: TrainServices): Route[] {
       input: z.object({
         tid,
         act: z.enum(['stop', 'resume']).describe('stop or resume'),
-        epoch: epochArg.describe('For resume: a saved epoch; left out: the newest state'),
+        epoch: epochArg.describe('For resume: a saved epoch; left out: the highest, or a state in mid-epoch beyond it'),
       }),
       output: z.object({}),
       async handle({ tid: id, act, epoch }) {

@@ -5,7 +5,7 @@ import { toCurves } from '../../domain/curves.js';
 import { notReady } from '../../domain/errors.js';
 import type { Page } from '../app.js';
 import type { Assets } from '../assets.js';
-import { envelope } from '../envelope.js';
+import { envelope, JSON_TYPE } from '../envelope.js';
 import { defineRoute, type Route } from '../route.js';
 
 export interface VdlServices {
@@ -54,7 +54,7 @@ export function boardPages({ tasks, training }: VdlServices, assets: Assets): Pa
         const task = tasks.get(ctx.params.tid ?? '');
         const record = training.record(task.id);
         ctx.status = 200;
-        ctx.type = 'application/json; charset=utf-8';
+        ctx.type = JSON_TYPE;
         ctx.set('cache-control', 'no-store');
         ctx.body = envelope({
           tid: task.id,
