@@ -9,9 +9,11 @@
 //! | parameters, multiply–accumulates | [`cost`], [`parameter_count`] |
 //! | initial weights | [`init_weights`] |
 //! | inference graph | [`fold_batch_norm`] |
+//! | channels that must be removed together | [`channel_groups`] |
 //! | ONNX file | [`onnx::write`], [`onnx::export`] |
 
 mod builder;
+mod channels;
 mod check;
 mod count;
 mod error;
@@ -22,6 +24,7 @@ pub mod onnx;
 mod shape;
 
 pub use builder::{Conv, GraphBuilder};
+pub use channels::{ChannelGroup, ChannelGroups, FixedLayers, FixedReason, channel_groups};
 pub use count::{Cost, NodeCost, cost, parameter_count};
 pub use error::GraphError;
 pub use fold::fold_batch_norm;
