@@ -10,6 +10,7 @@
 //! | initial weights | [`init_weights`] |
 //! | inference graph | [`fold_batch_norm`] |
 //! | channels that must be removed together | [`channel_groups`] |
+//! | fewer channels | [`prune()`], [`mask`], [`unit_scores`], [`plan_for_flops`] |
 //! | ONNX file | [`onnx::write`], [`onnx::export`] |
 
 mod builder;
@@ -21,6 +22,7 @@ mod fold;
 mod init;
 mod ir;
 pub mod onnx;
+mod prune;
 mod shape;
 
 pub use builder::{Conv, GraphBuilder};
@@ -30,4 +32,9 @@ pub use error::GraphError;
 pub use fold::fold_batch_norm;
 pub use init::{Init, init_of, init_weights};
 pub use ir::{Act, Graph, HostTensor, Node, NodeId, Op, Output, Param, ParamKind, WeightMap};
+pub use prune::{
+    Criterion, Judges, Keep, PruningPlan, Sensitivities, keep_by_ratios, keep_for_ratio,
+    kept_count, mask, plan_for_flops, plan_for_loss, prune, prune_graph, ratios_for_loss,
+    removed_share, tolerance_curve, unit_scores,
+};
 pub use shape::{Value, infer_shapes};

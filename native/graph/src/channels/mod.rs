@@ -14,6 +14,7 @@ mod trace;
 use crate::{Graph, GraphError, NodeId};
 
 pub use trace::FixedReason;
+pub(crate) use trace::is_depthwise;
 
 /// Number of a unit of channels, from 0 in graph order.
 pub(crate) type Unit = u32;

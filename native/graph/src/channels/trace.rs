@@ -28,7 +28,7 @@ pub(super) struct Trace {
 }
 
 /// Whether each output channel sees a single input channel: its channels are those of its input.
-pub(super) fn is_depthwise(op: &Op) -> bool {
+pub(crate) fn is_depthwise(op: &Op) -> bool {
     matches!(*op, Op::Conv2d { in_channels, groups, .. } if groups > 1 && groups == in_channels)
 }
 
