@@ -11,12 +11,14 @@
 //! | inference graph | [`fold_batch_norm`] |
 //! | channels that must be removed together | [`channel_groups`] |
 //! | fewer channels | [`prune()`], [`mask`], [`unit_scores`], [`plan_for_flops`] |
+//! | values to keep so that only a suffix runs | [`cut_points`], [`plan_cuts`] |
 //! | ONNX file | [`onnx::write`], [`onnx::export`] |
 
 mod builder;
 mod channels;
 mod check;
 mod count;
+mod cut;
 mod error;
 mod fold;
 mod init;
@@ -28,6 +30,7 @@ mod shape;
 pub use builder::{Conv, GraphBuilder};
 pub use channels::{ChannelGroup, ChannelGroups, FixedLayers, FixedReason, channel_groups};
 pub use count::{Cost, NodeCost, cost, parameter_count};
+pub use cut::{CutPlan, CutPoint, CutStep, cut_points, nodes_to_run, plan_cuts};
 pub use error::GraphError;
 pub use fold::fold_batch_norm;
 pub use init::{Init, init_of, init_weights};

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 
 use oarlock_graph::{
     ChannelGroup, ChannelGroups, FixedReason, Graph, HostTensor, Keep, NodeId, Op, WeightMap,
-    channel_groups, cost, infer_shapes, kept_count, mask, parameter_count, prune, prune_graph,
+    channel_groups, cost, cut_points, infer_shapes, kept_count, mask, nodes_to_run,
+    parameter_count, plan_cuts, prune, prune_graph,
 };
 use oarlock_zoo::{Origin, classifier, classifier_names, classifier_of, input_size};
 
@@ -250,6 +251,57 @@ fn pruned_weights_fit_and_masks_are_dead() {
                 }
             }
             assert!(kept.next().is_none());
+        }
+    }
+}
+
+#[test]
+fn cut_points_suffice_and_plans_hold_their_budget() {
+    for (model, graph) in both() {
+        let groups = channel_groups(&graph).unwrap();
+        let side = input_size(model).unwrap().min.max(64);
+        let output = graph.outputs[0].node;
+        let macs = cost(&graph, [side, side]).unwrap().nodes;
+        let cuts = cut_points(&graph, &groups.groups, [side, side]).unwrap();
+        for (cut, group) in cuts.iter().zip(&groups.groups) {
+            assert_eq!(cut.first, group.layers[0]);
+            let run = nodes_to_run(&graph, &cut.keep, &[output]);
+            // From the kept values all changed layers run, and what does not change only where it is cheap.
+            assert!(
+                group.layers.iter().all(|layer| run.contains(layer)),
+                "{model}"
+            );
+            assert_eq!(
+                cut.macs,
+                run.iter().map(|&id| macs[id].macs).sum::<u64>(),
+                "{model}"
+            );
+            let shapes = infer_shapes(&graph, [1, 3, side, side]).unwrap();
+            let values: usize = cut
+                .keep
+                .iter()
+                .map(|&k| shapes[k].iter().product::<usize>())
+                .sum();
+            assert_eq!(cut.bytes, 4 * values as u64);
+        }
+        let most = cuts.iter().map(|c| c.bytes).max().unwrap();
+        let mut before = u64::MAX;
+        for budget in [0, most / 4, most / 2, most] {
+            let plan = plan_cuts(&graph, &groups.groups, [side, side], budget, 9).unwrap();
+            assert_eq!(plan.steps.len(), groups.groups.len());
+            assert!(plan.steps.iter().all(|s| s.bytes <= budget), "{model}");
+            assert!(
+                plan.macs <= plan.brute_force_macs && plan.macs <= before,
+                "{model} {budget}"
+            );
+            before = plan.macs;
+            if budget == most {
+                // Preparing costs less than one run of one group in addition.
+                let least = 9 * cuts.iter().map(|c| c.macs).sum::<u64>();
+                assert!(plan.macs >= least, "{model}");
+                let spare = plan.macs as f64 / least as f64;
+                assert!(spare < 1.15, "{model}: {spare}");
+            }
         }
     }
 }
