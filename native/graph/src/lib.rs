@@ -12,7 +12,8 @@
 //! | channels that must be removed together | [`channel_groups`] |
 //! | fewer channels | [`prune()`], [`mask`], [`unit_scores`], [`plan_for_flops`] |
 //! | values to keep so that only a suffix runs | [`cut_points`], [`plan_cuts`] |
-//! | ONNX file | [`onnx::write`], [`onnx::export`] |
+//! | 8 bits | [`Histogram`], [`Calibration`], [`quantize()`] |
+//! | ONNX file | [`onnx::write`], [`onnx::export`], [`onnx::write_quantized`] |
 
 mod builder;
 mod channels;
@@ -25,6 +26,7 @@ mod init;
 mod ir;
 pub mod onnx;
 mod prune;
+mod quantize;
 mod shape;
 
 pub use builder::{Conv, GraphBuilder};
@@ -39,5 +41,9 @@ pub use prune::{
     Criterion, Judges, Keep, PruningPlan, Sensitivities, keep_by_ratios, keep_for_ratio,
     kept_count, mask, plan_for_flops, plan_for_loss, prune, prune_graph, ratios_for_loss,
     removed_share, tolerance_curve, unit_scores,
+};
+pub use quantize::{
+    Affine, Calibration, Histogram, Quantization, QuantizedData, QuantizedTensor, Range,
+    calibration_values, quantize,
 };
 pub use shape::{Value, infer_shapes};

@@ -5,6 +5,9 @@
 //!
 //! `slimmed fold DIR MODEL SIDE SEED GAIN`: `folded.onnx`, the unpruned network with batch norms folded.
 //!
+//! `slimmed quantize DIR MODEL SIDE SEED GAIN`: reads `ranges.json` (`{value: [least, greatest]}` of that
+//! network, measured by the other runtime) and writes `quantized.onnx`.
+//!
 //! MODEL may be `all`. Weights are random, the same for the same seed; batch norms that end one of L
 //! residual branches are scaled by 1/√L, which keeps the variance along the
 //! network, and all scales are multiplied by GAIN, for networks in which the signal would die away.
@@ -13,10 +16,11 @@
 
 use std::path::Path;
 
+use indexmap::IndexMap;
 use oarlock_graph::onnx::{self, OnnxOptions};
 use oarlock_graph::{
-    Graph, Keep, Op, ParamKind, WeightMap, channel_groups, fold_batch_norm, init_weights,
-    kept_count, mask, prune,
+    Graph, Keep, Op, ParamKind, Range, WeightMap, channel_groups, fold_batch_norm, init_weights,
+    kept_count, mask, prune, quantize,
 };
 use oarlock_zoo::{classifier, classifier_names, input_size};
 
@@ -25,7 +29,7 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [command, dir, model, side, seed, gain] = &args[..] else {
-        return Err("expected: prune|fold DIR MODEL SIDE SEED GAIN".into());
+        return Err("expected: prune|fold|quantize DIR MODEL SIDE SEED GAIN".into());
     };
     let models = match model.as_str() {
         "all" => classifier_names().to_vec(),
@@ -44,6 +48,18 @@ fn main() -> Result<(), Failure> {
             "fold" => {
                 let (graph, weights) = fold_batch_norm(&graph, &weights)?;
                 write(&graph, &weights, side, &dir.join("folded.onnx"))?;
+            }
+            "quantize" => {
+                let (graph, weights) = fold_batch_norm(&graph, &weights)?;
+                let text = std::fs::read_to_string(dir.join("ranges.json"))?;
+                let ranges: IndexMap<String, [f32; 2]> = serde_json::from_str(&text)?;
+                let ranges = ranges.into_iter();
+                let ranges = ranges
+                    .map(|(name, [min, max])| (name, Range { min, max }))
+                    .collect();
+                let quantization = quantize(&graph, &weights, &ranges)?;
+                let mut file = std::fs::File::create(dir.join("quantized.onnx"))?;
+                onnx::write_quantized(&graph, &weights, &quantization, &options(side), &mut file)?;
             }
             _ => return Err(format!("no command `{command}`").into()),
         }
