@@ -10,8 +10,8 @@ use std::collections::HashSet;
 
 use oarlock_graph::{
     ChannelGroup, ChannelGroups, FixedReason, Graph, HostTensor, Keep, NodeId, Op, WeightMap,
-    channel_groups, cost, cut_points, infer_shapes, kept_count, mask, nodes_to_run,
-    parameter_count, plan_cuts, prune, prune_graph,
+    channel_groups, cost, cut_points, fold_batch_norm, infer_shapes, kept_count, mask,
+    nodes_to_run, parameter_count, plan_cuts, prune, prune_graph,
 };
 use oarlock_zoo::{Origin, classifier, classifier_names, classifier_of, input_size};
 
@@ -252,6 +252,26 @@ fn pruned_weights_fit_and_masks_are_dead() {
             }
             assert!(kept.next().is_none());
         }
+    }
+}
+
+#[test]
+fn folding_leaves_the_groups_alone() {
+    // An analysis judges filters before folding and runs the folded network: units must mean the same.
+    for (model, graph) in both() {
+        if parameter_count(&graph) > 30_000_000 && model != "AlexNet" {
+            continue;
+        }
+        let (folded, _) = fold_batch_norm(&graph, &labelled(&graph)).unwrap();
+        let names = |graph: &Graph| -> Vec<(String, Vec<String>, usize)> {
+            let groups = channel_groups(graph).unwrap().groups;
+            let layers =
+                |ids: &[NodeId]| ids.iter().map(|&id| name(graph, id).to_owned()).collect();
+            let all = groups.iter();
+            all.map(|g| (g.name.clone(), layers(&g.layers), g.size()))
+                .collect()
+        };
+        assert_eq!(names(&folded), names(&graph), "{model}");
     }
 }
 
