@@ -5,7 +5,7 @@
 //! convolutions and linear layers for one image; bias, norm, activation and pooling are left out.
 //! `flops` is 2·macs. Most published "FLOPs" (torchvision's GFLOPS, PaddleClas's tables) are macs.
 
-use crate::{Graph, GraphError, Op, ParamKind, infer_shapes};
+use crate::{Graph, GraphError, Op, infer_shapes};
 
 /// Size and cost of one node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,9 +78,10 @@ fn sizes(op: &Op) -> (u64, u64) {
     let mut buffers = 0;
     for param in op.params() {
         let size = param.shape.iter().product::<usize>() as u64;
-        match param.kind {
-            ParamKind::RunningMean | ParamKind::RunningVar => buffers += size,
-            _ => params += size,
+        if param.kind.is_statistic() {
+            buffers += size;
+        } else {
+            params += size;
         }
     }
     (params, buffers)

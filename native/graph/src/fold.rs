@@ -26,18 +26,18 @@ pub fn fold_batch_norm(
             new_id.push(new_id[node.inputs[0]]);
             continue;
         }
-        if let Op::BatchNorm { eps, .. } = node.op {
+        if let Op::BatchNorm { eps, .. } = node.op
+            && folds(graph, &uses, node)
+        {
             let source = node.inputs[0];
-            let conv = &graph.nodes[source];
-            if uses[source] == 1 && matches!(conv.op, Op::Conv2d { .. }) {
-                let target = new_id[source];
-                fold_into(&conv.name, &node.name, eps, weights, &mut folded);
-                if let Op::Conv2d { bias, .. } = &mut nodes[target].op {
-                    *bias = true;
-                }
-                new_id.push(target);
-                continue;
+            let target = new_id[source];
+            let conv = &graph.nodes[source].name;
+            fold_into(conv, &node.name, eps, weights, &mut folded);
+            if let Op::Conv2d { bias, .. } = &mut nodes[target].op {
+                *bias = true;
             }
+            new_id.push(target);
+            continue;
         }
         for param in node.op.params() {
             let name = format!("{}.{}", node.name, param.suffix);
@@ -69,6 +69,18 @@ pub fn fold_batch_norm(
         }
     }
     Ok((folded_graph, ordered))
+}
+
+/// Whether `node` is a batch norm whose input is a convolution that nothing else reads.
+fn folds(graph: &Graph, uses: &[usize], node: &Node) -> bool {
+    let alone = |id: NodeId| uses[id] == 1 && matches!(graph.nodes[id].op, Op::Conv2d { .. });
+    matches!(node.op, Op::BatchNorm { .. }) && alone(node.inputs[0])
+}
+
+/// Batch norms that [`fold_batch_norm`] would remove.
+pub(crate) fn foldable(graph: &Graph) -> impl Iterator<Item = NodeId> {
+    let uses = graph.uses();
+    (0..graph.nodes.len()).filter(move |&id| folds(graph, &uses, &graph.nodes[id]))
 }
 
 /// Scales the filters of `conv` in `folded` and writes its new bias.

@@ -179,6 +179,13 @@ pub enum ParamKind {
     RunningVar,
 }
 
+impl ParamKind {
+    /// Whether it is a running statistic: measured, not trained.
+    pub fn is_statistic(self) -> bool {
+        matches!(self, ParamKind::RunningMean | ParamKind::RunningVar)
+    }
+}
+
 /// A parameter or buffer of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Param {

@@ -9,22 +9,41 @@
 //! | parameters, multiply–accumulates | [`cost`], [`parameter_count`] |
 //! | initial weights | [`init_weights`] |
 //! | inference graph | [`fold_batch_norm`] |
-//! | ONNX file | [`onnx::write`], [`onnx::export`] |
+//! | channels that must be removed together | [`channel_groups`] |
+//! | fewer channels | [`prune()`], [`mask`], [`unit_scores`], [`plan_for_flops`] |
+//! | values to keep so that only a suffix runs | [`cut_points`], [`plan_cuts`] |
+//! | 8 bits | [`Histogram`], [`Calibration`], [`quantize()`] |
+//! | ONNX file | [`onnx::write`], [`onnx::export`], [`onnx::write_quantized`] |
 
 mod builder;
+mod channels;
 mod check;
 mod count;
+mod cut;
 mod error;
 mod fold;
 mod init;
 mod ir;
 pub mod onnx;
+mod prune;
+mod quantize;
 mod shape;
 
 pub use builder::{Conv, GraphBuilder};
+pub use channels::{ChannelGroup, ChannelGroups, FixedLayers, FixedReason, channel_groups};
 pub use count::{Cost, NodeCost, cost, parameter_count};
+pub use cut::{CutPlan, CutPoint, CutStep, cut_points, nodes_to_run, plan_cuts};
 pub use error::GraphError;
 pub use fold::fold_batch_norm;
 pub use init::{Init, init_of, init_weights};
 pub use ir::{Act, Graph, HostTensor, Node, NodeId, Op, Output, Param, ParamKind, WeightMap};
+pub use prune::{
+    Criterion, Judges, Keep, PruningPlan, Sensitivities, keep_by_ratios, keep_for_ratio,
+    kept_count, mask, plan_for_flops, plan_for_loss, prune, prune_graph, ratios_for_loss,
+    removed_share, tolerance_curve, unit_scores,
+};
+pub use quantize::{
+    Affine, Calibration, Histogram, Quantization, QuantizedData, QuantizedTensor, Range,
+    calibration_values, quantize,
+};
 pub use shape::{Value, infer_shapes};

@@ -8,7 +8,7 @@
 //! 3. Where PaddleClas's network differs in structure, branch on `net.origin`.
 //! 4. Add the model's name to `CLASSIFIERS` and its call to `build` below.
 //! 5. Add a row with the published parameter count and multiply–accumulates, and their source, to
-//!    `tests/published.rs`. Shapes, export and everything else are tested from the list of names.
+//!    `tests/published.rs`. Shapes, pruning, export and everything else are tested from the list of names.
 
 mod alexnet;
 mod darknet;

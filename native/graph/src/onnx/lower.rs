@@ -1,8 +1,10 @@
 //! Our operations as ONNX nodes.
 
+use indexmap::IndexMap;
+
 use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use crate::shape::Value;
-use crate::{Act, Graph, GraphError, HostTensor, Node, Op, WeightMap};
+use crate::{Act, Graph, GraphError, HostTensor, Node, Op, QuantizedTensor, WeightMap};
 
 pub(super) const FLOAT: i32 = 1;
 const INT64: i32 = 7;
@@ -18,11 +20,18 @@ pub(super) struct Lowering<'a> {
     graph: &'a Graph,
     weights: &'a WeightMap,
     values: &'a [Value],
+    integers: Option<&'a IndexMap<String, QuantizedTensor>>,
     out: Lowered<'a>,
 }
 
 impl<'a> Lowering<'a> {
-    pub fn new(graph: &'a Graph, weights: &'a WeightMap, values: &'a [Value]) -> Self {
+    /// Weights named in `integers` are written from there.
+    pub fn new(
+        graph: &'a Graph,
+        weights: &'a WeightMap,
+        values: &'a [Value],
+        integers: Option<&'a IndexMap<String, QuantizedTensor>>,
+    ) -> Self {
         let out = Lowered {
             proto: GraphProto::default(),
             weights: Vec::new(),
@@ -31,6 +40,7 @@ impl<'a> Lowering<'a> {
             graph,
             weights,
             values,
+            integers,
             out,
         }
     }
@@ -56,7 +66,13 @@ impl<'a> Lowering<'a> {
         });
     }
 
-    fn constant(&mut self, name: String, dims: &[usize], data_type: i32, raw: Vec<u8>) -> String {
+    pub fn constant(
+        &mut self,
+        name: String,
+        dims: &[usize],
+        data_type: i32,
+        raw: Vec<u8>,
+    ) -> String {
         self.out.proto.initializer.push(TensorProto {
             dims: dims.iter().map(|&d| d as i64).collect(),
             data_type,
@@ -66,7 +82,7 @@ impl<'a> Lowering<'a> {
         name
     }
 
-    fn floats(&mut self, name: String, dims: &[usize], data: &[f32]) -> String {
+    pub fn floats(&mut self, name: String, dims: &[usize], data: &[f32]) -> String {
         let raw = data.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.constant(name, dims, FLOAT, raw)
     }
@@ -84,7 +100,9 @@ impl<'a> Lowering<'a> {
         let mut names = Vec::new();
         for param in node.op.params() {
             let name = format!("{}.{}", node.name, param.suffix);
-            if let Some(tensor) = self.weights.get(&name) {
+            if let Some(tensor) = self.integers.and_then(|all| all.get(&name)) {
+                self.quantized_param(&name, tensor);
+            } else if let Some(tensor) = self.weights.get(&name) {
                 self.out.weights.push((name.clone(), tensor));
             }
             names.push(name);
@@ -353,7 +371,7 @@ fn float(name: &str, value: f32) -> AttributeProto {
     }
 }
 
-fn int(name: &str, value: usize) -> AttributeProto {
+pub(super) fn int(name: &str, value: usize) -> AttributeProto {
     let i = Some(value as i64);
     AttributeProto {
         name: name.to_owned(),

@@ -3,6 +3,7 @@
 //! The file is written front to back with the weights straight from the [`WeightMap`]: a model of
 //! 500 MB needs no second 500 MB.
 
+mod integers;
 mod lower;
 pub mod proto;
 mod write;
@@ -10,7 +11,7 @@ mod write;
 use std::collections::HashSet;
 
 use crate::shape::infer_values;
-use crate::{Graph, GraphError, Op, WeightMap};
+use crate::{Graph, GraphError, Op, Quantization, WeightMap};
 use lower::Lowering;
 use proto::{
     DimensionProto, ModelProto, OperatorSetIdProto, ShapeProto, StringStringEntryProto,
@@ -70,14 +71,62 @@ pub fn write(
     options: &OnnxOptions,
     target: &mut impl std::io::Write,
 ) -> Result<(), GraphError> {
+    write_with(graph, weights, None, options, target)
+}
+
+/// Writes the network of `quantization` ([`crate::quantize()`] of the same graph and weights): integer weights,
+/// and each quantized value as a pair of `QuantizeLinear` and `DequantizeLinear` before those who read it.
+///
+/// # Errors
+/// See [`write()`]; a quantization of another graph.
+pub fn write_quantized(
+    graph: &Graph,
+    weights: &WeightMap,
+    quantization: &Quantization,
+    options: &OnnxOptions,
+    target: &mut impl std::io::Write,
+) -> Result<(), GraphError> {
+    write_with(graph, weights, Some(quantization), options, target)
+}
+
+fn write_with(
+    graph: &Graph,
+    weights: &WeightMap,
+    quantization: Option<&Quantization>,
+    options: &OnnxOptions,
+    target: &mut impl std::io::Write,
+) -> Result<(), GraphError> {
     graph.validate()?;
     graph.validate_weights(weights)?;
+    if quantization
+        .is_some_and(|q| q.values.len() != graph.nodes.len() || q.absorbed.len() != q.values.len())
+    {
+        return Err(graph.error("the quantization is that of another graph"));
+    }
     let values = infer_values(graph, graph.input_channels(), options.image_size)?;
-    let mut lowering = Lowering::new(graph, weights, &values);
-    let names = value_names(graph, options);
+    let mut lowering = Lowering::new(graph, weights, &values, quantization.map(|q| &q.params));
+    let mut names = value_names(graph, options);
+    let absorbed = |id: usize| quantization.is_some_and(|q| q.absorbed[id]);
+    for (id, node) in graph
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(id, _)| absorbed(*id))
+    {
+        names[node.inputs[0]] = names[id].clone();
+    }
+    // What readers of each value get: the value itself or what is left of it after quantization.
+    let mut read: Vec<String> = Vec::with_capacity(names.len());
     for (id, node) in graph.nodes.iter().enumerate() {
-        let inputs: Vec<&str> = node.inputs.iter().map(|&i| names[i].as_str()).collect();
-        lowering.node(id, node, &inputs, &names[id])?;
+        let inputs: Vec<&str> = node.inputs.iter().map(|&i| read[i].as_str()).collect();
+        if !absorbed(id) {
+            lowering.node(id, node, &inputs, &names[id])?;
+        }
+        read.push(match (&node.op, quantization.and_then(|q| q.values[id])) {
+            (Op::Dropout { .. }, _) => read[node.inputs[0]].clone(),
+            (_, Some(affine)) => lowering.quantized_value(&names[id], affine),
+            (_, None) => names[id].clone(),
+        });
     }
     let mut outputs = Vec::new();
     for output in &graph.outputs {

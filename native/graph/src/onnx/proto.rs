@@ -117,7 +117,7 @@ pub struct TensorProto {
     /// Shape.
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// FLOAT 1, INT64 7.
+    /// FLOAT 1, UINT8 2, INT8 3, INT32 6, INT64 7.
     #[prost(int32, tag = "2")]
     pub data_type: i32,
     /// Name.
