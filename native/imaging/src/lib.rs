@@ -4,6 +4,7 @@
 //! remote sensing pictures. Headers are checked against [`Limits`]
 //! before memory is taken, so a small file that claims a huge picture costs nothing.
 
+mod blur;
 mod colour;
 mod convert;
 mod decode;
@@ -16,13 +17,21 @@ mod geometry;
 mod header;
 mod image;
 mod jpeg;
+mod labeled;
 mod npy;
+mod pixels;
+mod plane;
+mod polygon;
 mod raster;
 mod report;
 mod resize;
 mod rng;
 mod statistics;
+mod taps;
 mod tiff;
+pub mod transform;
+mod view;
+mod warp;
 
 pub use colour::{brightness, contrast, hue, saturation};
 pub use decode::{
@@ -35,6 +44,10 @@ pub use font::missing_glyphs;
 pub use geometry::{centre_rect, flip_horizontal, flip_vertical, random_crop_rect, rotate};
 pub use header::{Format, ImageInfo, inspect, sniff};
 pub use image::Image;
+pub use labeled::{BBox, Keep, Labeled, Object};
+pub use pixels::Pixels;
+pub use plane::{IGNORE, Plane};
+pub use polygon::{Polygon, clip_polygon, polygon_area, polygon_runs};
 pub use raster::{Raster, Samples};
 pub use report::{ClassScore, classification_picture};
 pub use resize::{
@@ -42,3 +55,5 @@ pub use resize::{
 };
 pub use rng::Rng;
 pub use statistics::{ChannelStatistics, channel_statistics, percentile};
+pub use taps::Interpolation;
+pub use view::Change;

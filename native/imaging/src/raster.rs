@@ -3,7 +3,7 @@
 use crate::{Image, ImageError};
 
 /// The samples of a [`Raster`], row by row, channels last, no padding.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Samples {
     /// 8-bit unsigned integers.
     U8(Vec<u8>),
