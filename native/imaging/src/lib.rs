@@ -18,6 +18,7 @@ mod header;
 mod image;
 mod jpeg;
 mod labeled;
+mod labels;
 mod npy;
 mod pixels;
 mod plane;
@@ -45,6 +46,7 @@ pub use geometry::{centre_rect, flip_horizontal, flip_vertical, random_crop_rect
 pub use header::{Format, ImageInfo, inspect, sniff};
 pub use image::Image;
 pub use labeled::{BBox, Keep, Labeled, Object};
+pub use labels::{DrawnObject, LABEL_PICTURE_SIDE, draw_label_map, draw_objects, with_legend};
 pub use pixels::Pixels;
 pub use plane::{IGNORE, Plane};
 pub use polygon::{Polygon, clip_polygon, polygon_area, polygon_runs};
