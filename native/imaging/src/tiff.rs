@@ -27,8 +27,17 @@ fn failed(error: &TiffError) -> ImageError {
     ImageError::damaged(Format::Tiff, reason)
 }
 
-/// Place of the value of the first directory's entry `tag`, and whether numbers are little-endian.
-fn entry(bytes: &[u8], tag: u16) -> Option<(usize, bool)> {
+/// An entry of a directory.
+struct Entry {
+    tag: u64,
+    /// Bytes that its values take.
+    bytes: u64,
+    /// Where its value, or the place of its values, stands.
+    value: usize,
+}
+
+/// Entries of the first directory; none when the file ends before them.
+fn directory(bytes: &[u8]) -> Option<Vec<Entry>> {
     let little = bytes.starts_with(b"II");
     let number = |at: usize, size: usize| -> Option<u64> {
         let raw = bytes.get(at..at.checked_add(size)?)?;
@@ -41,24 +50,50 @@ fn entry(bytes: &[u8], tag: u16) -> Option<(usize, bool)> {
     };
     // BigTIFF (version 43) has 64-bit places and entries of 20 bytes.
     let big = number(2, 2)? == 43;
-    let (place, counter, size, value) = if big { (8, 8, 20, 12) } else { (4, 2, 12, 8) };
-    let directory = usize::try_from(number(place, if big { 8 } else { 4 })?).ok()?;
-    let entries = number(directory, counter)?.min(4096) as usize;
-    let first = directory.checked_add(counter)?;
-    (0..entries).find_map(|i| {
-        let at = first.checked_add(i * size)?;
-        (number(at, 2)? == u64::from(tag)).then_some((at + value, little))
-    })
+    let (place, long, counter, size) = if big { (8, 8, 8, 20) } else { (4, 4, 2, 12) };
+    let start = usize::try_from(number(place, long)?).ok()?;
+    let entries = usize::try_from(number(start, counter)?).ok()?;
+    let first = start.checked_add(counter)?;
+    bytes.get(first..first.checked_add(entries.checked_mul(size)?)?)?;
+    let read = |i: usize| {
+        let at = first + i * size;
+        let unit = match number(at + 2, 2)? {
+            3 | 8 => 2,
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16..=18 => 8,
+            _ => 1,
+        };
+        Some(Entry {
+            tag: number(at, 2)?,
+            bytes: number(at + 4, long)?.saturating_mul(unit),
+            value: at + 4 + long,
+        })
+    };
+    (0..entries).map(read).collect()
+}
+
+/// Refuses entries that claim more than the whole file: the reader crate would take memory for them.
+fn check_directory(bytes: &[u8]) -> Result<(), ImageError> {
+    let bad = |reason: &str| Err(ImageError::damaged(Format::Tiff, reason));
+    match directory(bytes) {
+        None => bad("it is truncated"),
+        Some(all) if all.iter().any(|e| e.bytes > bytes.len() as u64) => {
+            bad("it claims more than its size can hold")
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// The reader crate leaves out channels beyond red, green and blue; without the meaning "RGB"
 /// (photometric interpretation 2) the same bytes are a stack of bands, and every one is read.
 fn as_bands(bytes: &[u8]) -> Cow<'_, [u8]> {
-    const PHOTOMETRIC: u16 = 262;
-    let Some((at, little)) = entry(bytes, PHOTOMETRIC) else {
+    const PHOTOMETRIC: u64 = 262;
+    let entries = directory(bytes).unwrap_or_default();
+    let Some(entry) = entries.iter().find(|e| e.tag == PHOTOMETRIC) else {
         return Cow::Borrowed(bytes);
     };
-    let (rgb, grey): ([u8; 2], [u8; 2]) = if little {
+    let at = entry.value;
+    let (rgb, grey): ([u8; 2], [u8; 2]) = if bytes.starts_with(b"II") {
         ([2, 0], [1, 0])
     } else {
         ([0, 2], [0, 1])
@@ -82,6 +117,7 @@ fn open(bytes: Cow<'_, [u8]>) -> Result<Reader<'_>, ImageError> {
 
 /// Width, height, channels, depth and orientation of the first picture.
 pub(crate) fn info(bytes: &[u8]) -> Result<ImageInfo, ImageError> {
+    check_directory(bytes)?;
     let mut decoder = open(Cow::Borrowed(bytes))?;
     let (width, height) = decoder.dimensions().map_err(|e| failed(&e))?;
     let colour = decoder.colortype().map_err(|e| failed(&e))?;
@@ -124,7 +160,7 @@ pub(crate) fn decode(bytes: &[u8], info: &ImageInfo) -> Result<Raster, ImageErro
         bytes.into()
     })?;
     let mut limits = TiffLimits::default();
-    limits.intermediate_buffer_size = bytes.len().max(limits.intermediate_buffer_size);
+    limits.intermediate_buffer_size = bytes.len();
     limits.decoding_buffer_size = usize::try_from(size).unwrap_or(usize::MAX);
     decoder = decoder.with_limits(limits);
     let mut result = DecodingResult::U8(Vec::new());
