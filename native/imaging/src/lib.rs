@@ -28,6 +28,7 @@ mod raster;
 mod report;
 mod resize;
 mod rng;
+mod simd;
 mod statistics;
 mod taps;
 mod tiff;
