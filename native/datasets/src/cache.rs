@@ -104,20 +104,39 @@ impl ImageCache {
     }
 }
 
-/// Bytes that can be taken without swapping: MemAvailable, or what the control group leaves.
+/// Bytes that can be taken without swapping: MemAvailable, or what this process's control groups leave.
 fn free_memory() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).ok();
-    let number = |path: &str| read(path)?.trim().parse::<u64>().ok();
+    let number = |path: String| read(&path)?.trim().parse::<u64>().ok();
     let available = read("/proc/meminfo")
         .and_then(|text| {
             let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         })
         .map_or(1 << 30, |kib| kib * 1024);
-    let group = number("/sys/fs/cgroup/memory.max")
-        .zip(number("/sys/fs/cgroup/memory.current"))
-        .map_or(u64::MAX, |(max, current)| max.saturating_sub(current));
-    available.min(group)
+    let groups = read("/proc/self/cgroup").unwrap_or_default();
+    let left = groups.lines().flat_map(|line| {
+        // Version 2 has one line `0::/path`; version 1 one a controller, `9:memory:/path`.
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (kind, path) = (parts.next().unwrap_or(""), parts.next().unwrap_or("/"));
+        let (root, limit, used) = match kind {
+            "" => ("", "memory.max", "memory.current"),
+            k if k.split(',').any(|k| k == "memory") => {
+                ("/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        // The limit of every group above counts as well.
+        let above = Path::new(path).ancestors().map(|p| p.display().to_string());
+        above
+            .filter_map(|path| {
+                let folder = format!("/sys/fs/cgroup{root}{}", path.trim_end_matches('/'));
+                let limit = number(format!("{folder}/{limit}"))?;
+                Some(limit.saturating_sub(number(format!("{folder}/{used}"))?))
+            })
+            .collect()
+    });
+    left.min().map_or(available, |left| left.min(available))
 }
 
 #[cfg(test)]

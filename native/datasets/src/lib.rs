@@ -4,6 +4,7 @@
 
 mod cache;
 mod check;
+mod detect;
 mod error;
 mod files;
 mod folder;
@@ -13,20 +14,24 @@ mod loader;
 mod pipeline;
 mod problems;
 mod scan;
+mod segment;
 mod slot;
 mod split;
 mod text;
 
 pub use cache::ImageCache;
 pub use check::check_picture;
+pub use detect::DetectTrain;
 pub use error::DataError;
 pub use files::write_atomic;
 pub use folder::SplitDataset;
 pub use import::{import, read_index};
 pub use index::Index;
 pub use loader::{Batch, Loader, LoaderConfig, LoaderStats, Sample, balance_classes, epoch_order};
-pub use pipeline::{ClassifyTrain, Jitter, Pipeline, Timing};
+pub use oarlock_imaging::transform::Jitter;
+pub use pipeline::{ClassifyTrain, Pipeline, Timing};
 pub use problems::{Problem, Problems};
 pub use scan::is_picture_name;
+pub use segment::SegmentTrain;
 pub use split::{SplitOptions, split, write_split};
 pub use text::{decode_text, lines, normal_path, read_text};

@@ -91,6 +91,33 @@ pub struct LoaderStats {
     pub cache_misses: u64,
 }
 
+impl LoaderStats {
+    /// Share of images found in the cache, 0–1; `None` without a cache.
+    pub fn cache_hit_rate(&self) -> Option<f64> {
+        let asked = self.cache_hits + self.cache_misses;
+        (asked > 0).then(|| self.cache_hits as f64 / asked as f64)
+    }
+}
+
+/// One line for a log.
+impl std::fmt::Display for LoaderStats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} images, {} skipped, waited {:.2} s for data; {:.2} s decoding and {:.2} s transforming over all threads",
+            self.images,
+            self.skipped,
+            self.wait_seconds,
+            self.decode_seconds,
+            self.transform_seconds
+        )?;
+        match self.cache_hit_rate() {
+            Some(rate) => write!(f, "; {:.1} % from the cache", rate * 100.0),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Iterator over the batches of one epoch. Dropping it ends its threads.
 pub struct Loader {
     shared: Arc<Shared>,

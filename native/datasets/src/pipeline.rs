@@ -3,24 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use oarlock_imaging::transform::{Distort, Jitter};
 use oarlock_imaging::{
-    DecodePlan, Image, ImageError, Limits, Rect, Rng, brightness, centre_rect, contrast,
-    decode_region, flip_horizontal, flip_vertical, hue, plan, random_crop_rect, read_file,
-    resize_box_into, resize_into, rotate, saturation, short_side_size,
+    DecodePlan, Image, ImageError, Limits, Rect, Rng, centre_rect, decode_region, flip_horizontal,
+    flip_vertical, plan, random_crop_rect, read_file, resize_box_into, resize_into, rotate,
+    short_side_size,
 };
 use oarlock_jobs::ClassificationParams;
 
 use crate::ImageCache;
 use crate::cache::Decoded;
-
-/// A random colour or geometry change: on or off, its strength and its probability.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Jitter {
-    /// Strength; the unit is told by the field that holds it.
-    pub range: f32,
-    /// Chance of being applied to one image, 0–1.
-    pub prob: f32,
-}
 
 /// Training transforms of a classifier, in PaddleX's order: random resized crop, flips, colour
 /// jitter, rotation. `None` or probability 0 = off.
@@ -313,9 +305,6 @@ impl Area {
     }
 }
 
-/// Strongest colour change: at 1 an image could turn black or grey altogether.
-const MAX_FACTOR_RANGE: f32 = 0.95;
-
 impl ClassifyTrain {
     /// Flips, colour jitter in random order, rotation; in place on `h·w·3` bytes.
     fn change(&self, pixels: &mut [u8], rng: &mut Rng) {
@@ -326,29 +315,15 @@ impl ClassifyTrain {
         if rng.chance(self.vertical_flip) {
             flip_vertical(pixels, width);
         }
-        // Every number is drawn whether it is used or not: switching one change off leaves the
-        // others as they were.
-        let jitters = [self.brightness, self.contrast, self.saturation, self.hue];
-        let mut order = [0, 1, 2, 3];
-        rng.shuffle(&mut order);
-        let draws = [(); 4].map(|()| (rng.unit(), rng.uniform(-1.0, 1.0)));
+        let distort = Distort {
+            brightness: self.brightness,
+            contrast: self.contrast,
+            saturation: self.saturation,
+            hue: self.hue,
+        };
+        let colours = distort.draw(rng);
         let (rotate_chance, rotate_turn) = (rng.unit(), rng.uniform(-1.0, 1.0));
-        for kind in order {
-            let Some(jitter) = jitters[kind] else {
-                continue;
-            };
-            let (chance, turn) = draws[kind];
-            if chance >= f64::from(jitter.prob) {
-                continue;
-            }
-            let amount = |limit: f32| (turn * f64::from(jitter.range.abs().min(limit))) as f32;
-            match kind {
-                0 => brightness(pixels, 1.0 + amount(MAX_FACTOR_RANGE)),
-                1 => contrast(pixels, 1.0 + amount(MAX_FACTOR_RANGE)),
-                2 => saturation(pixels, 1.0 + amount(MAX_FACTOR_RANGE)),
-                _ => hue(pixels, amount(180.0)),
-            }
-        }
+        colours.apply(pixels);
         if let Some(jitter) = self.rotate
             && rotate_chance < f64::from(jitter.prob)
         {

@@ -135,6 +135,12 @@ fn promise_23_the_batches_depend_on_seed_and_epoch_only_and_resume_where_they_we
         (loader.stats().cache_hits, loader.stats().cache_misses),
         (40, 0)
     );
+    assert_eq!(loader.stats().cache_hit_rate(), Some(1.0));
+    let line = loader.stats().to_string();
+    assert!(
+        line.starts_with("40 images, 0 skipped") && line.ends_with("100.0 % from the cache"),
+        "{line}"
+    );
     let tiny = Some(Arc::new(ImageCache::new(100_000)));
     assert!(
         same(

@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io::{Cursor, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::image::ColorType;
 
 use crate::convert::{Layout, append_rgb, to_rgb};
-use crate::header::{Format, ImageInfo, from_image_crate, inspect, open};
-use crate::{Image, ImageError, exif, jpeg};
+use crate::header::{Format, ImageInfo, caught, from_image_crate, inspect, open};
+use crate::{Image, ImageError, Raster, exif, jpeg, npy, tiff};
 
 /// What an image may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +17,18 @@ pub struct Limits {
     pub pixels: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
+    /// Bytes of the samples of a [`Raster`], as stored.
+    pub raster_bytes: u64,
 }
 
 impl Default for Limits {
-    /// 178,956,970 pixels (where Pillow refuses an image as a decompression bomb), 256 MiB of file.
+    /// 178,956,970 pixels (where Pillow refuses an image as a decompression bomb), 256 MiB of file,
+    /// 1 GiB of samples.
     fn default() -> Self {
         Self {
             pixels: 178_956_970,
             file_bytes: 256 << 20,
+            raster_bytes: 1 << 30,
         }
     }
 }
@@ -141,21 +144,44 @@ pub fn decode_region(
         let image = jpeg::decode(bytes, plan.denominator, region)?;
         return Ok(exif::apply(image, info.orientation));
     }
-    // The format crates are safe Rust, but a damaged file may still meet one of their assertions.
-    let image = catch_unwind(AssertUnwindSafe(|| match info.format {
+    let image = caught(info.format, || match info.format {
         Format::Png => decode_png(bytes, info),
+        Format::Npy => Err(ImageError::unsupported(
+            Format::Npy,
+            "no picture of red, green and blue",
+        )),
         format => decode_other(bytes, format),
-    }))
-    .unwrap_or_else(|_| {
-        Err(ImageError::damaged(
-            info.format,
-            "its content contradicts itself",
-        ))
     })?;
     let image = exif::apply(image, info.orientation);
     Ok(match region {
         Some(rect) => image.crop(rect),
         None => image,
+    })
+}
+
+/// Decodes every channel as stored: `.npy` arrays and TIFF with their own sample kind and without
+/// turning them by their orientation; all other formats as 8-bit RGB in display orientation.
+/// Errors: like [`decode`]; more bytes of samples than the limit.
+pub fn decode_raster(bytes: &[u8], limits: &Limits) -> Result<Raster, ImageError> {
+    let plan = plan(bytes, limits, None)?;
+    let info = &plan.info;
+    let format = info.format;
+    if !matches!(format, Format::Npy | Format::Tiff) {
+        return decode_region(bytes, &plan, None).map(Into::into);
+    }
+    let pixels = (info.width as u64).saturating_mul(info.height as u64);
+    let stored = pixels
+        .saturating_mul(u64::from(info.channels))
+        .saturating_mul(u64::from(info.depth.div_ceil(8)));
+    if stored > limits.raster_bytes {
+        return Err(ImageError::TooManyBytes {
+            bytes: stored,
+            limit: limits.raster_bytes,
+        });
+    }
+    caught(format, || match format {
+        Format::Npy => npy::decode(bytes),
+        _ => tiff::decode(bytes, info),
     })
 }
 

@@ -44,14 +44,7 @@ pub fn random_crop_rect(
 /// Left to right, in place; `pixels` holds rows of `width` RGB pixels.
 pub fn flip_horizontal(pixels: &mut [u8], width: usize) {
     for row in pixels.chunks_exact_mut(width * 3) {
-        let (mut left, mut right) = (0, row.len() - 3);
-        while left < right {
-            for channel in 0..3 {
-                row.swap(left + channel, right + channel);
-            }
-            left += 3;
-            right -= 3;
-        }
+        row.as_chunks_mut::<3>().0.reverse();
     }
 }
 

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::image::ImageDecoder;
 
-use crate::{ImageError, exif, jpeg};
+use crate::{ImageError, exif, jpeg, npy, tiff};
 
 /// Image formats that are read, told by content and never by the name's suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,12 +20,14 @@ pub enum Format {
     Gif,
     /// WebP; of an animated one the first frame.
     WebP,
-    /// TIFF; the first page.
+    /// TIFF, also BigTIFF; the first page.
     Tiff,
+    /// NumPy array of height × width × channels; read as a raster only.
+    Npy,
 }
 
 impl Format {
-    /// Lower-case name: `jpeg`, `png`, `bmp`, `gif`, `webp`, `tiff`.
+    /// Lower-case name: `jpeg`, `png`, `bmp`, `gif`, `webp`, `tiff`, `npy`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "jpeg",
@@ -34,6 +36,7 @@ impl Format {
             Self::Gif => "gif",
             Self::WebP => "webp",
             Self::Tiff => "tiff",
+            Self::Npy => "npy",
         }
     }
 
@@ -46,6 +49,7 @@ impl Format {
             Self::Gif => "image/gif",
             Self::WebP => "image/webp",
             Self::Tiff => "image/tiff",
+            Self::Npy => "application/octet-stream",
         }
     }
 }
@@ -59,6 +63,7 @@ impl std::fmt::Display for Format {
             Self::Gif => "GIF",
             Self::WebP => "WebP",
             Self::Tiff => "TIFF",
+            Self::Npy => "NumPy",
         })
     }
 }
@@ -73,7 +78,7 @@ pub struct ImageInfo {
     /// Height as stored.
     pub height: usize,
     /// Channels as stored; a palette counts as 3.
-    pub channels: u8,
+    pub channels: u16,
     /// Bits of one channel.
     pub depth: u8,
     /// EXIF orientation 1–8.
@@ -102,8 +107,13 @@ pub fn sniff(bytes: &[u8]) -> Option<Format> {
         Some(Format::Gif)
     } else if starts(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
         Some(Format::WebP)
-    } else if starts(b"II*\0") || starts(b"MM\0*") {
+    } else if [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"]
+        .iter()
+        .any(|m| starts(&m[..]))
+    {
         Some(Format::Tiff)
+    } else if starts(b"\x93NUMPY") {
+        Some(Format::Npy)
     } else if starts(b"BM") && bytes.len() >= 26 {
         Some(Format::Bmp)
     } else {
@@ -131,8 +141,6 @@ fn describe(bytes: &[u8]) -> String {
         "a ZIP archive or office document"
     } else if starts(b"\x1f\x8b") {
         "a gzip archive"
-    } else if starts(b"\x93NUMPY") {
-        "a NumPy array"
     } else if starts(b"\xff\x0a") || starts(b"\0\0\0\x0cJXL ") {
         "a JPEG XL picture (convert it to JPEG or PNG)"
     } else if starts(b"\0\0\0\x0cjP  ") {
@@ -167,6 +175,8 @@ pub fn inspect(bytes: &[u8]) -> Result<ImageInfo, ImageError> {
     let info = match format {
         Format::Jpeg => jpeg::header(bytes)?.info,
         Format::Png => png_header(bytes)?,
+        Format::Npy => npy::info(bytes)?,
+        Format::Tiff => caught(format, || tiff::info(bytes))?,
         _ => other_header(bytes, format)?,
     };
     if info.width == 0 || info.height == 0 {
@@ -233,7 +243,7 @@ pub(crate) fn open<'a>(
         Format::Gif => GifDecoder::new(source).map(|d| Box::new(d) as _),
         Format::WebP => WebPDecoder::new(source).map(|d| Box::new(d) as _),
         Format::Tiff => TiffDecoder::new(source).map(|d| Box::new(d) as _),
-        Format::Jpeg | Format::Png => {
+        Format::Jpeg | Format::Png | Format::Npy => {
             return Err(ImageError::Argument(format!(
                 "{format} has a decoder of its own"
             )));
@@ -264,15 +274,26 @@ pub(crate) fn from_image_crate(format: Format, error: &::image::ImageError) -> I
     }
 }
 
+/// Runs a format crate. They are safe Rust, but a damaged file may still meet one of their assertions.
+pub(crate) fn caught<T>(
+    format: Format,
+    work: impl FnOnce() -> Result<T, ImageError>,
+) -> Result<T, ImageError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(ImageError::damaged(
+            format,
+            "its content contradicts itself",
+        ))
+    })
+}
+
 fn other_header(bytes: &[u8], format: Format) -> Result<ImageInfo, ImageError> {
-    // The format crates are safe Rust, but a damaged file may still meet one of their assertions.
-    catch_unwind(AssertUnwindSafe(|| {
+    caught(format, || {
         let mut decoder = open(bytes, format)?;
         let (width, height) = decoder.dimensions();
         let colour = decoder.original_color_type();
         let channels = colour.channel_count();
         let orientation = match format {
-            Format::Tiff => exif::orientation(bytes).unwrap_or(1),
             Format::WebP => decoder
                 .exif_metadata()
                 .ok()
@@ -285,10 +306,9 @@ fn other_header(bytes: &[u8], format: Format) -> Result<ImageInfo, ImageError> {
             format,
             width: width as usize,
             height: height as usize,
-            channels,
+            channels: channels.into(),
             depth: (colour.bits_per_pixel() / u16::from(channels.max(1))) as u8,
             orientation,
         })
-    }))
-    .unwrap_or_else(|_| Err(ImageError::damaged(format, "its header contradicts itself")))
+    })
 }

@@ -66,7 +66,7 @@ pub(crate) fn header(bytes: &[u8]) -> Result<Header, ImageError> {
                     format: Format::Jpeg,
                     height: usize::from(u16::from_be_bytes([body[1], body[2]])),
                     width: usize::from(u16::from_be_bytes([body[3], body[4]])),
-                    channels: body[5],
+                    channels: body[5].into(),
                     depth: body[0],
                     orientation,
                 };

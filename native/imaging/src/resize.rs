@@ -57,13 +57,8 @@ pub fn resize_into(
         }
         return Ok(());
     }
-    run(
-        image,
-        rect,
-        ResizeAlg::Interpolation(FilterType::Bilinear),
-        (width, height),
-        out,
-    )
+    let size = (image.width(), image.height());
+    resize_rgb(image.data(), size, rect, (width, height), false, out)
 }
 
 /// Resizes the box `left`, `top`, `width`, `height` (fractions of pixels allowed) of `image` to
@@ -106,13 +101,8 @@ pub fn resize_smooth(image: &Image, width: usize, height: usize) -> Result<Image
         height: image.height(),
     };
     let mut data = vec![0; width * height * 3];
-    run(
-        image,
-        rect,
-        ResizeAlg::Convolution(FilterType::Bilinear),
-        (width, height),
-        &mut data,
-    )?;
+    let size = (image.width(), image.height());
+    resize_rgb(image.data(), size, rect, (width, height), true, &mut data)?;
     Image::new(width, height, data)
 }
 
@@ -122,25 +112,27 @@ fn typed(image: &Image) -> Result<TypedImageRef<'_, U8x3>, ImageError> {
         .map_err(|error| ImageError::Argument(format!("resize: {error}")))
 }
 
-fn run(
-    image: &Image,
+/// Bilinear resize of the part `rect` of RGB pixels, antialiased when `smooth`.
+pub(crate) fn resize_rgb(
+    data: &[u8],
+    size: (usize, usize),
     rect: Rect,
-    algorithm: ResizeAlg,
-    (width, height): (usize, usize),
+    to: (usize, usize),
+    smooth: bool,
     out: &mut [u8],
 ) -> Result<(), ImageError> {
     let failed = |error: &dyn std::fmt::Display| ImageError::Argument(format!("resize: {error}"));
-    let source = typed(image)?;
-    let source = TypedCroppedImage::from_ref(
-        &source,
-        rect.x as u32,
-        rect.y as u32,
-        rect.width as u32,
-        rect.height as u32,
-    )
-    .map_err(|e| failed(&e))?;
-    let mut target = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, out)
+    let source = TypedImageRef::<U8x3>::from_buffer(size.0 as u32, size.1 as u32, data)
         .map_err(|e| failed(&e))?;
+    let [x, y, w, h] = [rect.x, rect.y, rect.width, rect.height].map(|v| v as u32);
+    let source = TypedCroppedImage::from_ref(&source, x, y, w, h).map_err(|e| failed(&e))?;
+    let mut target =
+        TypedImage::<U8x3>::from_buffer(to.0 as u32, to.1 as u32, out).map_err(|e| failed(&e))?;
+    let algorithm = if smooth {
+        ResizeAlg::Convolution(FilterType::Bilinear)
+    } else {
+        ResizeAlg::Interpolation(FilterType::Bilinear)
+    };
     let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
     RESIZER
         .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, &options))

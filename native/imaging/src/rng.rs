@@ -56,6 +56,36 @@ impl Rng {
         ((u128::from(self.bits()) * n as u128) >> 64) as usize
     }
 
+    /// Normal with mean 0 and deviation 1 (Box and Muller, 1958).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// Gamma distribution of this shape, scale 1 (Marsaglia and Tsang, 2000).
+    pub fn gamma(&mut self, shape: f64) -> f64 {
+        let shape = shape.max(1e-3);
+        if shape < 1.0 {
+            let power = (1.0 - self.unit()).powf(1.0 / shape);
+            return self.gamma(shape + 1.0) * power;
+        }
+        let d = shape - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let x = self.normal();
+            let v = (1.0 + c * x).powi(3);
+            if v > 0.0 && (1.0 - self.unit()).ln() < 0.5 * x * x + d * (1.0 - v + v.ln()) {
+                return d * v;
+            }
+        }
+    }
+
+    /// Beta distribution, in (0, 1): the share of mixup.
+    pub fn beta(&mut self, alpha: f64, beta: f64) -> f64 {
+        let (a, b) = (self.gamma(alpha), self.gamma(beta));
+        if a + b > 0.0 { a / (a + b) } else { 0.5 }
+    }
+
     /// True with this probability.
     pub fn chance(&mut self, probability: f32) -> bool {
         self.unit() < f64::from(probability)
@@ -115,5 +145,21 @@ mod tests {
         );
         let mean = (0..100_000).map(|_| rng.uniform(-1.0, 3.0)).sum::<f64>() / 100_000.0;
         assert!((mean - 1.0).abs() < 0.02, "{mean}");
+    }
+
+    #[test]
+    fn beta_has_its_mean_and_variance() {
+        for (a, b) in [(1.5, 1.5), (2.0, 5.0), (0.4, 0.4), (8.0, 1.0)] {
+            let mut rng = Rng::of(&[11]);
+            let draws: Vec<f64> = (0..100_000).map(|_| rng.beta(a, b)).collect();
+            let mean = draws.iter().sum::<f64>() / 1e5;
+            let variance = draws.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / 1e5;
+            let s: f64 = a + b;
+            assert!((mean - a / s).abs() < 0.005, "{a} {b}: {mean}");
+            assert!(
+                (variance - a * b / (s * s * (s + 1.0))).abs() < 0.002,
+                "{a} {b}: {variance}"
+            );
+        }
     }
 }

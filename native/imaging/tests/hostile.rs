@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use oarlock_imaging::{ImageError, Limits, Rng, decode, inspect};
+use oarlock_imaging::{ImageError, Limits, Rng, decode, decode_raster, inspect};
 
 /// Counts what is held now and the most that ever was.
 struct Counting;
@@ -59,9 +59,9 @@ fn measured<T>(work: impl FnOnce() -> T) -> (T, Duration, usize) {
 
 fn corpus() -> Vec<(String, Vec<u8>)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .flatten()
+    let mut files: Vec<_> = [folder.clone(), folder.join("raster")]
+        .into_iter()
+        .flat_map(|f| std::fs::read_dir(f).unwrap().flatten())
         .map(|e| e.path())
         .filter(|p| {
             !p.to_string_lossy().contains("expect_") && p.extension().is_some_and(|e| e != "py")
@@ -144,6 +144,7 @@ fn promise_5_mutated_images_never_panic_hang_or_take_unbounded_memory() {
     let limits = Limits {
         pixels: 4_000_000,
         file_bytes: 1 << 20,
+        raster_bytes: 32 << 20,
     };
     let (mut good, mut bad) = (0, 0);
     for (name, bytes) in corpus() {
@@ -154,12 +155,17 @@ fn promise_5_mutated_images_never_panic_hang_or_take_unbounded_memory() {
                 repair_png(&mut mutated);
             }
             let cover = [None, Some((9, 9)), Some((1, 1))][rng.below(3)];
-            let (result, time, memory) = measured(|| decode(&mutated, &limits, cover));
+            let raster = name.ends_with("npy") || name.ends_with("tif") || rng.chance(0.1);
+            let (result, time, memory) = measured(|| match raster {
+                true => decode_raster(&mutated, &limits).map(drop),
+                false => decode(&mutated, &limits, cover).map(drop),
+            });
             assert!(
                 time < Duration::from_secs(5),
                 "{name} round {round}: {time:?}"
             );
-            // 3 bytes of result, 8 of a decoder's widest buffer a pixel, and fixed tables.
+            // 3 bytes of result, 8 of a decoder's widest buffer a pixel (or twice the bytes of a
+            // raster), and fixed tables.
             assert!(
                 memory < 4_000_000 * 20 + (80 << 20),
                 "{name} round {round}: {memory} bytes"
@@ -185,7 +191,11 @@ fn every_truncation_is_refused_or_decoded_without_panic() {
         }
         let step = (bytes.len() / 150).max(1);
         for end in (0..bytes.len()).step_by(step) {
-            let result = decode(&bytes[..end], &Limits::default(), None);
+            let cut = &bytes[..end];
+            let result = match name.ends_with("npy") || name.ends_with("tif") {
+                true => decode_raster(cut, &Limits::default()).map(drop),
+                false => decode(cut, &Limits::default(), None).map(drop),
+            };
             // Only a missing end marker may pass: every pixel is there.
             assert!(
                 result.is_err() || end * 100 > bytes.len() * 70,

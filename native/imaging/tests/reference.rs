@@ -67,6 +67,7 @@ fn every_format_is_told_by_content_and_decoded_as_opencv_does() {
     assert_eq!(read("alpha.png"), read("expect_alpha_png.png"));
     within_one(&read("cmyk.jpg"), &read("expect_cmyk_jpg.png"), "cmyk");
     within_one(&read("photo.jpg"), &read("expect_photo_jpg.png"), "jpeg");
+    within_one(&read("lossy.webp"), &read("expect_lossy_webp.png"), "webp");
     assert_eq!(inspect(&bytes("grey.jpg")).unwrap().channels, 1);
     assert!(
         read("grey.jpg")

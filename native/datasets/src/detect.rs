@@ -1,0 +1,196 @@
+//! From a file with boxes to one input of a single-stage detector.
+
+use oarlock_imaging::transform::{BoxCrop, Distort, random_expansion};
+use oarlock_imaging::{
+    BBox, Image, ImageError, Interpolation, Keep, Labeled, Limits, Object, Pixels, Rect, Rng,
+    decode_region, flip_horizontal, plan,
+};
+
+/// Training transforms of the YOLO family and PicoDet: colour jitter, expand, crop, resize to a square
+/// or other size, left-right flip. `None` or probability 0 = off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DetectTrain {
+    /// Height and width of the result.
+    pub size: (usize, usize),
+    /// Colour changes.
+    pub distort: Distort,
+    /// Largest canvas side in sides of the picture, and chance.
+    pub expand: Option<(f32, f32)>,
+    /// Crop that keeps some box's centre.
+    pub crop: Option<BoxCrop>,
+    /// Chance of a left-right flip.
+    pub horizontal_flip: f32,
+    /// One is drawn for each picture; none = linear.
+    pub interpolations: Vec<Interpolation>,
+    /// Colour around an expanded picture.
+    pub fill: [u8; 3],
+}
+
+/// Everything random about the geometry of one picture.
+struct Geometry {
+    /// Where the picture lies on its canvas.
+    at: (usize, usize),
+    /// The part of the canvas that becomes the result.
+    view: Rect,
+    flip: bool,
+    how: Interpolation,
+}
+
+impl DetectTrain {
+    fn draw(&self, full: (usize, usize), objects: &[Object], rng: &mut Rng) -> Geometry {
+        let (ratio, prob) = self.expand.unwrap_or((1.0, 0.0));
+        let expands = rng.chance(prob);
+        let (canvas, at) = match random_expansion(full, ratio, rng) {
+            drawn if expands => drawn,
+            _ => (full, (0, 0)),
+        };
+        let (dx, dy) = (at.0 as f32, at.1 as f32);
+        let shift = |b: BBox| BBox::new(b.x1 + dx, b.y1 + dy, b.x2 + dx, b.y2 + dy);
+        let boxes: Vec<BBox> = objects.iter().map(|o| shift(o.bbox)).collect();
+        let crop = self.crop.as_ref();
+        let view = crop.and_then(|crop| crop.draw(canvas, &boxes, rng));
+        let whole = Rect {
+            x: 0,
+            y: 0,
+            width: canvas.0,
+            height: canvas.1,
+        };
+        let place = rng.below(self.interpolations.len().max(1));
+        let how = self.interpolations.get(place).copied();
+        Geometry {
+            at,
+            view: view.unwrap_or(whole),
+            flip: rng.chance(self.horizontal_flip),
+            how: how.unwrap_or(Interpolation::Linear),
+        }
+    }
+
+    /// Decodes only the visible part at only the needed scale, and writes `h·w·3` bytes to `out`.
+    /// `objects` are in pixels of the stored picture as displayed; those that stay come back in pixels
+    /// of the result. The same as jitter, expand, crop, resize and flip one after the other, but for
+    /// a pixel's width at the picture's edge on an expanded canvas.
+    pub fn run(
+        &self,
+        bytes: &[u8],
+        objects: &[Object],
+        rng: &mut Rng,
+        out: &mut [u8],
+    ) -> Result<Vec<Object>, ImageError> {
+        let (height, width) = self.size;
+        if out.len() != height * width * 3 || out.is_empty() {
+            return Err(ImageError::Argument(
+                "the result's memory has another size".into(),
+            ));
+        }
+        let limits = Limits::default();
+        let full = plan(bytes, &limits, None)?.info.display_size();
+        let colours = self.distort.draw(rng);
+        let geometry = self.draw(full, objects, rng);
+        let view = geometry.view;
+        // The visible part on the canvas, and where it goes in the result.
+        let along = |view: (usize, usize), at: usize, side: usize, to: usize| {
+            let (from, end) = (view.0.max(at), (view.0 + view.1).min(at + side));
+            let scale = to as f64 / view.1 as f64;
+            let place = |v: usize| ((v.saturating_sub(view.0)) as f64 * scale).round() as usize;
+            (from.min(end), end, place(from.min(end)), place(end).min(to))
+        };
+        let (x0, x1, left, right) = along((view.x, view.width), geometry.at.0, full.0, width);
+        let (y0, y1, top, bottom) = along((view.y, view.height), geometry.at.1, full.1, height);
+        let to = (right - left, bottom - top);
+        let visible = x0 < x1 && y0 < y1 && to.0 > 0 && to.1 > 0;
+        if !visible || to != (width, height) {
+            out.chunks_exact_mut(3)
+                .for_each(|p| p.copy_from_slice(&self.fill));
+        }
+        if visible {
+            let part = (x1 - x0, y1 - y0);
+            let cover = |full: usize, to: usize, part: usize| (full * to).div_ceil(part);
+            let cover = (cover(full.0, to.0, part.0), cover(full.1, to.1, part.1));
+            let plan = plan(bytes, &limits, Some(cover))?;
+            // Fractions of the full picture to pixels of the decoded one.
+            let scaled = |v: usize, full: usize, now: usize| {
+                (v as f64 * now as f64 / full as f64).round() as usize
+            };
+            let x = scaled(x0 - geometry.at.0, full.0, plan.width);
+            let y = scaled(y0 - geometry.at.1, full.1, plan.height);
+            let region = Rect {
+                x,
+                y,
+                width: scaled(x1 - geometry.at.0, full.0, plan.width).saturating_sub(x),
+                height: scaled(y1 - geometry.at.1, full.1, plan.height).saturating_sub(y),
+            }
+            .clamped(plan.width, plan.height);
+            let mut image = decode_region(bytes, &plan, Some(region))?;
+            // Colours where there are fewer pixels.
+            let early = image.width() * image.height() <= to.0 * to.1;
+            if early {
+                colours.apply(image.data_mut());
+            }
+            let mut item = Labeled::new(image);
+            item.resize(to, geometry.how)?;
+            if !early {
+                colours.apply(item.image.data_mut());
+            }
+            paste(out, width, &item.image, (left, top));
+        }
+        if geometry.flip {
+            flip_horizontal(out, width);
+        }
+        self.boxes(full, objects, &geometry)
+    }
+
+    /// The same changes of the annotations, on a picture of no content.
+    fn boxes(
+        &self,
+        full: (usize, usize),
+        objects: &[Object],
+        geometry: &Geometry,
+    ) -> Result<Vec<Object>, ImageError> {
+        let mut item = Labeled::new(Extent(full.0, full.1));
+        item.objects = objects.to_vec();
+        let far = |view: usize, at: usize, side: usize| view.max(at + side);
+        let view = geometry.view;
+        let canvas = (
+            far(view.x + view.width, geometry.at.0, full.0),
+            far(view.y + view.height, geometry.at.1, full.1),
+        );
+        item.place(canvas, geometry.at, &[])?;
+        item.crop(view, Keep::Centred)?;
+        item.resize((self.size.1, self.size.0), Interpolation::Nearest)?;
+        if geometry.flip {
+            item.flip_horizontal()?;
+        }
+        Ok(item.objects)
+    }
+}
+
+fn paste(out: &mut [u8], width: usize, image: &Image, at: (usize, usize)) {
+    let stride = width * 3;
+    for y in 0..image.height() {
+        let start = (at.1 + y) * stride + at.0 * 3;
+        out[start..start + image.width() * 3].copy_from_slice(image.row(y));
+    }
+}
+
+/// A picture's width and height without its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Extent(usize, usize);
+
+impl Pixels for Extent {
+    fn size(&self) -> (usize, usize) {
+        (self.0, self.1)
+    }
+
+    fn changed(&self, change: &oarlock_imaging::Change) -> Result<Self, ImageError> {
+        use oarlock_imaging::Change as C;
+        Ok(match change {
+            C::Crop(rect) => {
+                let rect = rect.clamped(self.0, self.1);
+                Self(rect.width, rect.height)
+            }
+            C::Resize { to, .. } | C::Warp { to, .. } => Self(to.0, to.1),
+            C::Place { canvas, .. } => Self(canvas.0, canvas.1),
+            C::FlipHorizontal | C::FlipVertical | C::Blur(_) => *self,
+        })
+    }
+}

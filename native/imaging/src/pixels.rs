@@ -1,0 +1,86 @@
+//! What transforms need of a picture, whatever its samples are.
+
+use crate::view::{Change, View};
+use crate::{Image, ImageError, Plane, Raster, Rect, Samples};
+
+/// A picture that can be changed: 8-bit RGB, a multi-channel array, or labels.
+pub trait Pixels: Clone + Send + Sync {
+    /// Width and height.
+    fn size(&self) -> (usize, usize);
+
+    /// The changed picture. Errors: an empty target size.
+    fn changed(&self, change: &Change) -> Result<Self, ImageError>;
+
+    /// The whole as a rectangle.
+    fn whole(&self) -> Rect {
+        let (width, height) = self.size();
+        Rect {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        }
+    }
+}
+
+impl Pixels for Image {
+    fn size(&self) -> (usize, usize) {
+        (self.width(), self.height())
+    }
+
+    fn changed(&self, change: &Change) -> Result<Self, ImageError> {
+        let view = View {
+            width: self.width(),
+            height: self.height(),
+            channels: 3,
+            data: self.data(),
+        };
+        let (width, height, data) = view.apply(change, false)?;
+        Self::new(width, height, data)
+    }
+}
+
+impl Pixels for Plane {
+    fn size(&self) -> (usize, usize) {
+        (self.width(), self.height())
+    }
+
+    /// Always by the nearest neighbour and never blurred.
+    fn changed(&self, change: &Change) -> Result<Self, ImageError> {
+        let view = View {
+            width: self.width(),
+            height: self.height(),
+            channels: 1,
+            data: self.data(),
+        };
+        let (width, height, data) = view.apply(change, true)?;
+        Self::new(width, height, data)
+    }
+}
+
+impl Pixels for Raster {
+    fn size(&self) -> (usize, usize) {
+        (self.width(), self.height())
+    }
+
+    fn changed(&self, change: &Change) -> Result<Self, ImageError> {
+        let (width, height, channels) = (self.width(), self.height(), self.channels());
+        macro_rules! run {
+            ($kind:path, $data:expr) => {{
+                let view = View {
+                    width,
+                    height,
+                    channels,
+                    data: $data,
+                };
+                let (w, h, data) = view.apply(change, false)?;
+                Self::new(w, h, channels, $kind(data))
+            }};
+        }
+        match self.samples() {
+            Samples::U8(data) => run!(Samples::U8, data),
+            Samples::U16(data) => run!(Samples::U16, data),
+            Samples::F32(data) => run!(Samples::F32, data),
+        }
+    }
+}
