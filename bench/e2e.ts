@@ -25,6 +25,8 @@ function stepOnly(model: string, batch: number): number {
     'auto',
     '--steps',
     '6',
+    '--warmup',
+    '6',
     '--threads',
     '2',
   ];
@@ -78,6 +80,7 @@ export async function endToEnd(): Promise<void> {
           waits.push(step.data_wait_seconds / Math.max(step.step_seconds, 1e-9));
         }
       }
+      if (rates.length < 5) throw new Error(`${model}: the training reported only ${skipped} steps`);
       await reader?.cancel();
       await server.call('PUT', '/project/task/train', { tid, act: 'stop' });
       await sleep(500);

@@ -13,6 +13,10 @@ export interface EventData {
     step: number;
     steps: number;
     eta: number | null;
+    images_per_second: number;
+    /** Of the newest logged step: all of it, and what it waited for images. */
+    step_seconds: number;
+    data_wait_seconds: number;
     metrics: Record<string, number | null | undefined>;
   };
   /** A finished evaluation inside a training. */

@@ -1,7 +1,8 @@
 /** Numbers for `GET /metrics`, in the Prometheus text format. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Compute } from '../compute/ports.js';
-import type { EventBus } from '../domain/events.js';
+import { TaskStatus } from '../domain/enums.js';
+import type { EventBus, EventData } from '../domain/events.js';
 
 export class HttpMetrics {
   readonly registry = new Registry();
@@ -40,7 +41,39 @@ export class HttpMetrics {
       gauge('oarlock_compute_hosts', 'Compute host processes.', () => compute.stats().hosts.length);
       gauge('oarlock_compute_host_restarts', 'Compute hosts replaced since the start.', () => compute.stats().restarts);
     }
-    if (events !== undefined) gauge('oarlock_event_listeners', 'Open event streams.', () => events.listeners);
+    if (events !== undefined) {
+      this.#watchTrainings(events);
+      const own = events.listeners;
+      gauge('oarlock_event_listeners', 'Open event streams.', () => events.listeners - own);
+    }
+  }
+
+  /** One series for each running training; ended ones are taken away. */
+  #watchTrainings(events: EventBus): void {
+    const gauge = (name: string, help: string) =>
+      new Gauge({ name, help, labelNames: ['task'], registers: [this.registry] });
+    const gauges = {
+      step_seconds: gauge('oarlock_training_step_seconds', 'Seconds of the newest logged training step.'),
+      data_wait_seconds: gauge(
+        'oarlock_training_data_wait_seconds',
+        'Seconds that step waited for images (beyond a few percent the data path is too slow).',
+      ),
+      images_per_second: gauge('oarlock_training_images_per_second', 'Trained images per second.'),
+    };
+    events.subscribe((event) => {
+      const { type, data } = event;
+      if (type === 'progress') {
+        const progress = data as EventData['progress'];
+        for (const [key, series] of Object.entries(gauges)) {
+          series.set({ task: progress.id }, progress[key as keyof typeof gauges]);
+        }
+      } else if (type === 'task') {
+        const task = data as EventData['task'];
+        if (task.action === 'deleted' || (task.status !== undefined && !TRAINING.has(task.status))) {
+          for (const series of Object.values(gauges)) series.remove({ task: task.id });
+        }
+      }
+    });
   }
 
   /** `route` is the pattern, never the path sent: the number of series stays bounded. */
@@ -52,3 +85,5 @@ export class HttpMetrics {
 }
 
 const KNOWN = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH']);
+
+const TRAINING = new Set<number>([TaskStatus.XTRAINING, TaskStatus.XPRUNETRAIN]);

@@ -101,7 +101,7 @@ function values(text: string): MetricValues {
   return read;
 }
 
-const SKIPPED = new Set(['Epoch', 'Step', 'time_each_step', 'eta']);
+const SKIPPED = new Set(['Epoch', 'Step', 'time_each_step', 'data_wait', 'eta']);
 
 function trainLine(text: string, at: number, history: TrainHistory): void {
   const counts = /^Epoch=(\d+)\/(\d+), Step=(\d+)\/(\d+)/.exec(text);

@@ -34,6 +34,8 @@ pub struct TrainLine<'a> {
     pub metrics: &'a Metrics,
     /// Seconds a step took.
     pub step_seconds: f64,
+    /// Seconds of it that it waited for images.
+    pub data_wait_seconds: f64,
     /// Seconds left, if known.
     pub eta: Option<f64>,
 }
@@ -60,7 +62,7 @@ impl OutLog {
         })
     }
 
-    /// `[TRAIN] Epoch=3/10, Step=18/20, loss=0.412000, …, time_each_step=0.12s, eta=1:23:45`
+    /// `[TRAIN] Epoch=3/10, Step=18/20, loss=0.412000, …, time_each_step=0.12s, data_wait=0.00s, eta=1:23:45`
     ///
     /// # Errors
     /// When the line cannot be written.
@@ -71,7 +73,11 @@ impl OutLog {
         );
         push_metrics(&mut text, line.metrics);
         // Writing to a String cannot fail.
-        let _ = write!(text, ", time_each_step={:.2}s", line.step_seconds);
+        let _ = write!(
+            text,
+            ", time_each_step={:.2}s, data_wait={:.2}s",
+            line.step_seconds, line.data_wait_seconds
+        );
         if let Some(eta) = line.eta {
             let _ = write!(text, ", eta={}", hms(eta));
         }
@@ -220,6 +226,7 @@ mod tests {
             steps: 20,
             metrics: &m,
             step_seconds: 0.123,
+            data_wait_seconds: 0.012,
             eta: Some(5025.4),
         })
         .unwrap();
@@ -232,7 +239,7 @@ mod tests {
         assert_eq!(
             lines(dir.path(), "out.log"),
             [
-                "[INFO]\t[TRAIN] Epoch=3/10, Step=18/20, loss=0.412000, acc1=     nan, lr=0.000800, time_each_step=0.12s, eta=1:23:45",
+                "[INFO]\t[TRAIN] Epoch=3/10, Step=18/20, loss=0.412000, acc1=     nan, lr=0.000800, time_each_step=0.12s, data_wait=0.01s, eta=1:23:45",
                 "[INFO]\t[TRAIN] Epoch 3 finished, loss=12.500000 .",
                 "[INFO]\t[EVAL] Finished, Epoch=2, acc1=0.910000 .",
                 "[INFO]\tModel saved in /w/output/epoch_2.",

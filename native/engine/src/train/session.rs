@@ -243,6 +243,7 @@ impl Session<'_> {
             steps: self.state.steps_per_epoch,
             metrics: &metrics,
             step_seconds: timing.step,
+            data_wait_seconds: timing.wait,
             eta,
         };
         let written = self
