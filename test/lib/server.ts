@@ -89,6 +89,9 @@ export class TestServer {
       workspace,
       '--data_root',
       folder,
+      // Test files run side by side: trainings that share cores wait for each other at every barrier.
+      '--threads',
+      '1',
     ];
     const child = spawn(process.execPath, [...args, ...(options.args ?? [])], {
       stdio: ['ignore', 'pipe', 'pipe'],
