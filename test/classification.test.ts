@@ -36,7 +36,8 @@ describe('classification of MNIST, over HTTP', { concurrency: false }, () => {
   };
 
   before(async () => {
-    server = await TestServer.start({ args: ['--data_root', mnistFolder(trainCount, valCount)] });
+    // The one long training of all tests: it gets every core.
+    server = await TestServer.start({ args: ['--data_root', mnistFolder(trainCount, valCount)], threads: 0 });
   });
   after(() => server.remove());
 

@@ -1,5 +1,5 @@
 /** One training from its begun state to its stored end: weights, the job, what it is doing, how it ended. */
-import { appendFile, stat } from 'node:fs/promises';
+import { appendFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobOutcome, JobSpec, Resume } from '../compute/jobs.gen.js';
 import type { JobHandle, JobState } from '../compute/ports.js';
@@ -106,6 +106,10 @@ export class TrainingRun {
     this.begun = wanted === null || isWeightsPath(wanted) ? submission : Promise.resolve();
   }
 
+  get #errLog(): string {
+    return join(this.#task.path, 'err.log');
+  }
+
   /** Resolves when the end is stored. */
   async stop(reason?: string): Promise<void> {
     this.message = MESSAGES.stopping;
@@ -122,6 +126,8 @@ export class TrainingRun {
 
   async #run(submitted: () => void): Promise<void> {
     let end: TrainingEnd | undefined;
+    // A resumed training goes on with its logs; a fresh one has an empty one, which clients may open at any time.
+    if (this.#resume.from === 'fresh') await writeFile(this.#errLog, '').catch(() => {});
     try {
       const weights = (await this.#needsWeights()) ? await this.#weights() : null;
       this.#abort.signal.throwIfAborted();
@@ -209,7 +215,7 @@ export class TrainingRun {
       lane: 'train',
       devices: cuda,
       spec,
-      errLog: join(path, 'err.log'),
+      errLog: this.#errLog,
       onState: (state, detail) => this.#onState(state, detail.message),
       onEvent: (event) => this.progress.onEvent(event),
     });
@@ -249,6 +255,6 @@ export class TrainingRun {
   /** The PaddleX page shows this file for a failed task. */
   async #logError({ change, message }: TrainingEnd): Promise<void> {
     if (change.train_error == null) return;
-    await appendFile(join(this.#task.path, 'err.log'), `${localTime()} [ERROR]\t${message}\n`).catch(() => {});
+    await appendFile(this.#errLog, `${localTime()} [ERROR]\t${message}\n`).catch(() => {});
   }
 }

@@ -245,6 +245,7 @@ describe('a running training', () => {
     assert.equal(h.services.training.log(tid).train_stage, 'Train Error');
     await h.services.training.start(tid);
     assert.equal(h.services.training.log(tid).train_error, null);
+    assert.equal(readFileSync(join(task.path, 'err.log'), 'utf8'), '', 'a fresh start truncates the logs');
   });
 
   it('is stopped, and resumed from a saved epoch or from the newest state', async (t) => {

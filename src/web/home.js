@@ -117,6 +117,7 @@ async function loadTasks() {
         get('project/task/metrics', { tid: task.id, type: 'train' }),
         get('project/task/params', { tid: task.id }),
       ]);
+      task.queued = log?.queued === true;
       if (log?.train_metrics?.Epoch === undefined || state.progress.has(task.id)) return;
       const { Epoch: epoch, Step: step, ...metrics } = log.train_metrics;
       state.progress.set(task.id, { epoch, step, steps: 0, num_epochs: train.num_epochs, eta: log.eta, metrics });

@@ -76,7 +76,7 @@ export class TestServer {
 
   /** A server on an own workspace; `folder` is a data root for files of the test. */
   static async start(
-    options: { folder?: string; args?: string[]; env?: Record<string, string> } = {},
+    options: { folder?: string; args?: string[]; env?: Record<string, string>; threads?: number } = {},
   ): Promise<TestServer> {
     const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'oarlock-test-'));
     const workspace = join(folder, 'workspace');
@@ -89,6 +89,9 @@ export class TestServer {
       workspace,
       '--data_root',
       folder,
+      // Test files run side by side: trainings that share cores wait for each other at every barrier.
+      '--threads',
+      `${options.threads ?? 1}`,
     ];
     const child = spawn(process.execPath, [...args, ...(options.args ?? [])], {
       stdio: ['ignore', 'pipe', 'pipe'],
