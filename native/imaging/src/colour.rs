@@ -124,7 +124,7 @@ vectorised! {
                     let k = n + sector + shift; // 0 to below 16
                     let k = if k >= 6.0 { k - 6.0 } else { k };
                     let k = if k >= 6.0 { k - 6.0 } else { k };
-                    cut(high - chroma * k.min(4.0 - k).min(1.0).max(0.0) + 0.5, 255.0) as u8
+                    cut(high - chroma * k.min(4.0 - k).clamp(0.0, 1.0) + 0.5, 255.0) as u8
                 };
                 levels[0][i] = value(5.0);
                 levels[1][i] = value(3.0);
