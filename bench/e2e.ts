@@ -93,6 +93,15 @@ export async function endToEnd(): Promise<void> {
         ratio: median(rates) / bare,
         goal: 0.95,
       });
+      const share = median(waits);
+      add({
+        question: `${model} batch ${batch}, data wait`,
+        ours: `${(100 * share).toFixed(1)} %`,
+        peer: 'of the step time',
+        ratio: share,
+        goal: 0.05,
+        atMost: true,
+      });
     }
   } finally {
     await server.stop();

@@ -1,9 +1,10 @@
 //! Our side of `npm run bench -- data`: `data_rate --task classify|detect|segment --folder FOLDER
-//! [--threads N]`. Answers every line `run N` on stdin with a line of JSON: images a second by the
+//! [--threads N] [--cache]`. Answers every line `run N` on stdin with a line of JSON: images a second by the
 //! clock, and peak memory.
 //!
 //! The folder holds JPEGs; for `detect` also `boxes.txt` (file, class, x1, y1, x2, y2 a line), for
-//! `segment` also `masks/<stem>.png`.
+//! `segment` also `masks/<stem>.png`. With `--cache` (`classify` only) decoded pictures are kept from turn
+//! to turn, as they are from epoch to epoch of a training.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
@@ -13,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use oarlock_datasets::{
-    ClassifyTrain, DetectTrain, Jitter, Loader, LoaderConfig, Pipeline, Sample, SegmentTrain,
-    is_picture_name,
+    ClassifyTrain, DetectTrain, ImageCache, Jitter, Loader, LoaderConfig, Pipeline, Sample,
+    SegmentTrain, is_picture_name,
 };
 use oarlock_imaging::transform::{BoxCrop, Distort, ScaleAspect};
 use oarlock_imaging::{BBox, Interpolation, Limits, Object, Rng, read_file};
@@ -50,7 +51,13 @@ fn jitter(range: f32, prob: f32) -> Option<Jitter> {
 }
 
 /// Decode, random resized crop to 224, flip, all four colour changes on every picture; the real loader.
-fn classify(files: &[PathBuf], count: usize, threads: usize, round: u64) -> Result<(), Failure> {
+fn classify(
+    files: &[PathBuf],
+    count: usize,
+    threads: usize,
+    round: u64,
+    cache: Option<Arc<ImageCache>>,
+) -> Result<(), Failure> {
     let sample = |path: &PathBuf| Sample {
         path: path.clone(),
         label: 0,
@@ -77,7 +84,7 @@ fn classify(files: &[PathBuf], count: usize, threads: usize, round: u64) -> Resu
         drop_last: false,
         threads,
         prefetch: 4,
-        cache: None,
+        cache,
         max_corrupt_fraction: 0.0,
     })?;
     while let Some(batch) = loader.next() {
@@ -181,6 +188,11 @@ fn main() -> Result<(), Failure> {
         HashMap::new()
     };
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let cached = args.iter().any(|a| a == "--cache");
+    let cache = cached.then(|| Arc::new(ImageCache::within_free_memory(0.25)));
+    if cached {
+        classify(&files, files.len(), threads, 0, cache.clone())?;
+    }
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{{\"ready\": true}}")?;
     for (round, line) in std::io::stdin().lock().lines().enumerate() {
@@ -194,7 +206,7 @@ fn main() -> Result<(), Failure> {
         let stream = |item: usize| Rng::of(&[round as u64, item as u64]);
         let limits = Limits::default();
         match task.as_str() {
-            "classify" => classify(&files, count, threads, round as u64)?,
+            "classify" => classify(&files, count, threads, round as u64, cache.clone())?,
             "detect" => spread(count, threads, &|item, out, _| {
                 let path = &files[item % files.len()];
                 let known = name(path).and_then(|n| objects.get(&n));

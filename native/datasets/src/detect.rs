@@ -2,8 +2,8 @@
 
 use oarlock_imaging::transform::{BoxCrop, Distort, random_expansion};
 use oarlock_imaging::{
-    BBox, Image, ImageError, Interpolation, Keep, Labeled, Limits, Object, Pixels, Rect, Rng,
-    decode_region, flip_horizontal, plan,
+    BBox, Change, Image, ImageError, Interpolation, Keep, Labeled, Limits, Object, Pixels, Rect,
+    Rng, decode_region, fill_rgb, flip_horizontal, plan,
 };
 
 /// Training transforms of the YOLO family and PicoDet: colour jitter, expand, crop, resize to a square
@@ -99,14 +99,13 @@ impl DetectTrain {
         let to = (right - left, bottom - top);
         let visible = x0 < x1 && y0 < y1 && to.0 > 0 && to.1 > 0;
         if !visible || to != (width, height) {
-            out.chunks_exact_mut(3)
-                .for_each(|p| p.copy_from_slice(&self.fill));
+            fill_rgb(out, width, self.fill);
         }
         if visible {
             let part = (x1 - x0, y1 - y0);
             let cover = |full: usize, to: usize, part: usize| (full * to).div_ceil(part);
             let cover = (cover(full.0, to.0, part.0), cover(full.1, to.1, part.1));
-            let plan = plan(bytes, &limits, Some(cover))?;
+            let plan = plan(bytes, &limits, Some(cover))?.for_training(cover);
             // Fractions of the full picture to pixels of the decoded one.
             let scaled = |v: usize, full: usize, now: usize| {
                 (v as f64 * now as f64 / full as f64).round() as usize
@@ -126,12 +125,18 @@ impl DetectTrain {
             if early {
                 colours.apply(image.data_mut());
             }
-            let mut item = Labeled::new(image);
-            item.resize(to, geometry.how)?;
+            let change = Change::Resize {
+                from: image.whole(),
+                to,
+                interpolation: geometry.how,
+            };
+            let mut resized = image.changed(&change)?;
+            image.recycle();
             if !early {
-                colours.apply(item.image.data_mut());
+                colours.apply(resized.data_mut());
             }
-            paste(out, width, &item.image, (left, top));
+            paste(out, width, &resized, (left, top));
+            resized.recycle();
         }
         if geometry.flip {
             flip_horizontal(out, width);
@@ -181,8 +186,8 @@ impl Pixels for Extent {
         (self.0, self.1)
     }
 
-    fn changed(&self, change: &oarlock_imaging::Change) -> Result<Self, ImageError> {
-        use oarlock_imaging::Change as C;
+    fn changed(&self, change: &Change) -> Result<Self, ImageError> {
+        use Change as C;
         Ok(match change {
             C::Crop(rect) => {
                 let rect = rect.clamped(self.0, self.1);

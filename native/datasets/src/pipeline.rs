@@ -156,16 +156,18 @@ impl Pipeline {
         }
         let limits = Limits::default();
         let bytes = read_file(path, &limits)?;
-        let plan = plan(&bytes, &limits, Some(cover))?;
+        let mut plan = plan(&bytes, &limits, Some(cover))?;
+        if matches!(self, Self::ClassifyTrain(_)) {
+            plan = plan.for_training(cover);
+        }
         let full = plan.info.display_size();
         let area = self.area((plan.width, plan.height), full, rng);
         let keep = cache.filter(|c| c.has_room(plan.width * plan.height * 3));
         let (image, corner) = match keep {
             Some(cache) => {
-                let decoded = Arc::new(Decoded {
-                    image: decode_region(&bytes, &plan, None)?,
-                    full,
-                });
+                let mut image = decode_region(&bytes, &plan, None)?;
+                image.shrink();
+                let decoded = Arc::new(Decoded { image, full });
                 cache.insert(path, cover, &decoded);
                 (decoded, (0, 0))
             }
@@ -177,6 +179,9 @@ impl Pipeline {
         };
         timing.decode_seconds = started.elapsed().as_secs_f64();
         self.transform(&image.image, corner, &area, rng, out)?;
+        if let Some(decoded) = Arc::into_inner(image) {
+            decoded.image.recycle();
+        }
         timing.transform_seconds = started.elapsed().as_secs_f64() - timing.decode_seconds;
         Ok(timing)
     }

@@ -3,7 +3,7 @@
 use oarlock_imaging::transform::{Distort, ScaleAspect};
 use oarlock_imaging::{
     Change, IGNORE, Image, ImageError, Limits, Pixels, Plane, Rect, Rng, decode_label_map,
-    decode_region, flip_horizontal, flip_vertical, plan, resize_box_into,
+    decode_region, fill_rgb, flip_horizontal, flip_vertical, plan, resize_box_into,
 };
 
 /// Training transforms of segmentation networks: resize, scale-aspect crop, padding crop, blur, colour
@@ -106,8 +106,7 @@ impl SegmentTrain {
             image
         };
         if shown != (width, height) {
-            out.chunks_exact_mut(3)
-                .for_each(|p| p.copy_from_slice(&self.fill));
+            fill_rgb(out, width, self.fill);
             labels.fill(IGNORE);
         }
         colours.apply(image.data_mut());
@@ -115,6 +114,7 @@ impl SegmentTrain {
             let at = row * width * 3;
             out[at..at + shown.0 * 3].copy_from_slice(image.row(row));
         }
+        image.recycle();
         nearest(&map, source, shown, width, labels);
         if flips.0 {
             flip_horizontal(out, width);
@@ -142,7 +142,7 @@ fn cut(
     let cover =
         |full: usize, to: usize, part: f64| (full as f64 * to as f64 / part).ceil() as usize;
     let cover = (cover(full.0, to.0, width), cover(full.1, to.1, height));
-    let plan = plan(picture, limits, Some(cover))?;
+    let plan = plan(picture, limits, Some(cover))?.for_training(cover);
     let (sx, sy) = (
         plan.width as f64 / full.0 as f64,
         plan.height as f64 / full.1 as f64,
@@ -160,9 +160,10 @@ fn cut(
     .clamped(plan.width, plan.height);
     let image = decode_region(picture, &plan, Some(region))?;
     let place = (left - region.x as f64, top - region.y as f64, width, height);
-    let mut out = vec![0; to.0 * to.1 * 3];
-    resize_box_into(&image, place, to, &mut out)?;
-    Image::new(to.0, to.1, out)
+    let mut out = Image::of_any_content(to.0, to.1);
+    resize_box_into(&image, place, to, out.data_mut())?;
+    image.recycle();
+    Ok(out)
 }
 
 /// The class ids under the centres of the shown pixels.

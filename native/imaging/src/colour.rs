@@ -4,7 +4,7 @@
 //! brightness scales, contrast blends with the mean grey, saturation blends with the grey image,
 //! hue turns the HSV colour wheel.
 
-use crate::simd::vectorised;
+use crate::simd::{cut, vectorised};
 
 /// Pixels that are taken apart into planes at a time: the compiler turns loops over planes into vector
 /// instructions, and loops over interleaved pixels not.
@@ -29,12 +29,18 @@ fn luma(r: i32, g: i32, b: i32) -> i32 {
     (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
 }
 
+/// `centre` + (value − `centre`) · `factor`, cut to 0–255 and rounded down.
+fn scale(pixels: &mut [u8], centre: f32, factor: f32) {
+    // 16 fractional bits; a hair more, so that whole numbers do not fall below themselves.
+    let slope = (factor.clamp(-64.0, 64.0) * 65536.0).round();
+    let start = centre * (65536.0 - slope) + 32.0;
+    scale_fixed(pixels, slope as i32, start.round() as i32);
+}
+
 vectorised! {
-    /// `centre` + (value − `centre`) · `factor`, cut to 0–255 and rounded down.
-    fn scale(pixels: &mut [u8], centre: f32, factor: f32) {
+    fn scale_fixed(pixels: &mut [u8], slope: i32, start: i32) {
         for p in pixels {
-            let value = centre + (f32::from(*p) - centre) * factor;
-            *p = value.clamp(0.0, 255.0) as i32 as u8;
+            *p = ((i32::from(*p) * slope + start) >> 16).clamp(0, 255) as u8;
         }
     }
 }
@@ -118,7 +124,7 @@ vectorised! {
                     let k = n + sector + shift; // 0 to below 16
                     let k = if k >= 6.0 { k - 6.0 } else { k };
                     let k = if k >= 6.0 { k - 6.0 } else { k };
-                    (high - chroma * k.min(4.0 - k).min(1.0).max(0.0) + 0.5) as i32 as u8
+                    cut(high - chroma * k.min(4.0 - k).clamp(0.0, 1.0) + 0.5, 255.0) as u8
                 };
                 levels[0][i] = value(5.0);
                 levels[1][i] = value(3.0);

@@ -38,6 +38,17 @@ pub fn fill_rect(image: &mut Image, x: i64, y: i64, width: i64, height: i64, col
     }
 }
 
+/// Fills rows of `width` RGB pixels with one colour.
+pub fn fill_rgb(pixels: &mut [u8], width: usize, colour: Colour) {
+    let stride = (width * 3).clamp(1, pixels.len().max(1));
+    let (first, rest) = pixels.split_at_mut(stride.min(pixels.len()));
+    first
+        .chunks_exact_mut(3)
+        .for_each(|p| p.copy_from_slice(&colour));
+    rest.chunks_exact_mut(stride)
+        .for_each(|row| row.copy_from_slice(first));
+}
+
 /// Draws the border of a rectangle, `line` pixels wide, to the inside.
 pub fn outline_rect(image: &mut Image, rect: (i64, i64, i64, i64), line: i64, colour: Colour) {
     let (x, y, width, height) = rect;

@@ -1,6 +1,6 @@
 //! The one image type: 8-bit RGB rows without padding.
 
-use crate::ImageError;
+use crate::{ImageError, pool};
 
 /// 8-bit RGB pixels, row by row, no padding.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,6 +47,16 @@ impl Image {
         }
     }
 
+    /// An image of any content, in memory that this thread has at hand; sides of 0 become 1.
+    pub fn of_any_content(width: usize, height: usize) -> Self {
+        let (width, height) = (width.max(1), height.max(1));
+        Self {
+            width,
+            height,
+            data: pool::take(width * height * 3),
+        }
+    }
+
     /// Width in pixels, at least 1.
     pub fn width(&self) -> usize {
         self.width
@@ -72,6 +82,16 @@ impl Image {
         self.data
     }
 
+    /// Gives memory beyond the pixels back, for a picture that is kept.
+    pub fn shrink(&mut self) {
+        self.data.shrink_to_fit();
+    }
+
+    /// Keeps the memory for the next picture that this thread decodes or resizes.
+    pub fn recycle(self) {
+        pool::give(self.data);
+    }
+
     /// One row.
     pub fn row(&self, y: usize) -> &[u8] {
         &self.data[y * self.width * 3..(y + 1) * self.width * 3]
@@ -95,7 +115,8 @@ impl Image {
         if rect.width == self.width && rect.height == self.height {
             return self.clone();
         }
-        let mut data = Vec::with_capacity(rect.width * rect.height * 3);
+        let mut data = pool::take(0);
+        data.reserve(rect.width * rect.height * 3);
         for y in rect.y..rect.y + rect.height {
             data.extend_from_slice(&self.row(y)[rect.x * 3..(rect.x + rect.width) * 3]);
         }

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use turbojpeg::raw;
 
 use crate::header::{Format, ImageInfo};
-use crate::{Image, ImageError, Rect, exif};
+use crate::{Image, ImageError, Rect, exif, pool};
 
 /// Progressive files may hold thousands of scans that each cost a whole pass; real ones have about 10.
 const MAX_SCANS: i32 = 100;
@@ -170,11 +170,13 @@ pub(crate) fn denominator(stored: (usize, usize), needed: (usize, usize)) -> usi
         .unwrap_or(1)
 }
 
-/// Decodes the stored picture at 1/`denominator`; with `region` (in scaled, stored coordinates)
+/// Decodes the stored picture at 1/`denominator`; `coarse_chroma` repeats subsampled colours instead of
+/// interpolating them; with `region` (in scaled, stored coordinates)
 /// only that part, pixel for pixel the same as cutting it from the whole.
 pub(crate) fn decode(
     bytes: &[u8],
     denominator: usize,
+    coarse_chroma: bool,
     region: Option<Rect>,
 ) -> Result<Image, ImageError> {
     TURBO.with_borrow_mut(|slot| {
@@ -182,7 +184,7 @@ pub(crate) fn decode(
             Some(turbo) => turbo,
             None => slot.insert(Turbo::new()?),
         };
-        let result = decode_with(turbo, bytes, denominator, region);
+        let result = decode_with(turbo, bytes, denominator, coarse_chroma, region);
         if result.is_err() {
             *slot = None; // never reuse a decoder that has seen damaged data
         }
@@ -194,6 +196,7 @@ fn decode_with(
     turbo: &Turbo,
     bytes: &[u8],
     denominator: usize,
+    coarse_chroma: bool,
     region: Option<Rect>,
 ) -> Result<Image, ImageError> {
     let head = header(bytes)?;
@@ -220,6 +223,7 @@ fn decode_with(
         ));
     }
     let denominator = if head.lossless { 1 } else { denominator };
+    turbo.set(raw::TJPARAM_TJPARAM_FASTUPSAMPLE, coarse_chroma.into())?;
     let factor = raw::tjscalingfactor {
         num: 1,
         denom: denominator as i32,
@@ -269,7 +273,7 @@ fn decode_with(
     } else {
         (3, raw::TJPF_TJPF_RGB)
     };
-    let mut pixels = vec![0u8; read.width * read.height * channels];
+    let mut pixels = pool::take(read.width * read.height * channels);
     // SAFETY: `pixels` has pitch·height bytes for the region just set; both buffers outlive the call.
     let code = unsafe {
         raw::tj3Decompress8(
@@ -291,11 +295,13 @@ fn decode_with(
     if read == wanted {
         return Ok(image);
     }
-    Ok(image.crop(Rect {
+    let part = image.crop(Rect {
         x: wanted.x - read.x,
         y: wanted.y - read.y,
         ..wanted
-    }))
+    });
+    image.recycle();
+    Ok(part)
 }
 
 /// Width in pixels of the smallest unit of columns that can be left out; none for odd subsamplings.

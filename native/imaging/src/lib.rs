@@ -24,6 +24,7 @@ mod npy;
 mod pixels;
 mod plane;
 mod polygon;
+mod pool;
 mod raster;
 mod report;
 mod resize;
@@ -40,7 +41,7 @@ pub use colour::{brightness, contrast, hue, saturation};
 pub use decode::{
     DecodePlan, Limits, Rect, decode, decode_file, decode_raster, decode_region, plan, read_file,
 };
-pub use draw::{Colour, class_colour, draw_text, fill_rect, outline_rect, text_width};
+pub use draw::{Colour, class_colour, draw_text, fill_rect, fill_rgb, outline_rect, text_width};
 pub use encode::{encode_jpeg, encode_png};
 pub use error::ImageError;
 pub use font::missing_glyphs;

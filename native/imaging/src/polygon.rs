@@ -18,8 +18,8 @@ pub fn polygon_area(polygon: &[[f32; 2]]) -> f32 {
 /// when nothing of an area is left.
 pub fn clip_polygon(polygon: &[[f32; 2]], bounds: [f32; 4]) -> Polygon {
     let mut points = polygon.to_vec();
-    for side in 0..4 {
-        let (axis, limit) = (side % 2, bounds[side]);
+    for (side, limit) in bounds.into_iter().enumerate() {
+        let axis = side % 2;
         let inside = |p: &[f32; 2]| {
             if side < 2 {
                 p[axis] >= limit

@@ -25,3 +25,13 @@ macro_rules! vectorised {
 }
 
 pub(crate) use vectorised;
+
+/// `value` cut to 0–`limit` and rounded down; what is no number becomes 0. Unlike `as`, this is one
+/// instruction for a whole vector.
+#[inline(always)]
+#[allow(clippy::manual_clamp)] // clamp would let NaN through
+pub(crate) fn cut(value: f32, limit: f32) -> i32 {
+    let value = value.max(0.0).min(limit);
+    // SAFETY: a number from 0 to `limit`, which callers keep far below the largest i32.
+    unsafe { value.to_int_unchecked() }
+}

@@ -1,6 +1,7 @@
 //! Geometry on samples of any kind and number of channels; everything typed is built on it.
 
 use crate::resize::resize_rgb;
+use crate::simd::{cut, vectorised};
 use crate::taps::{Interpolation, Taps};
 use crate::{ImageError, Rect};
 
@@ -9,6 +10,10 @@ pub(crate) trait Sample: Copy + Default + PartialEq + Send + Sync + 'static {
     fn float(self) -> f32;
     /// Rounded and cut to the range.
     fn of(value: f32) -> Self;
+    /// So many samples of any content.
+    fn memory(length: usize) -> Vec<Self> {
+        vec![Self::default(); length]
+    }
 }
 
 impl Sample for u8 {
@@ -16,7 +21,10 @@ impl Sample for u8 {
         f32::from(self)
     }
     fn of(value: f32) -> Self {
-        (value + 0.5) as u8 // `as` cuts to the range
+        cut(value + 0.5, 255.0) as u8
+    }
+    fn memory(length: usize) -> Vec<Self> {
+        crate::pool::take(length)
     }
 }
 
@@ -25,7 +33,7 @@ impl Sample for u16 {
         f32::from(self)
     }
     fn of(value: f32) -> Self {
-        (value + 0.5) as u16
+        cut(value + 0.5, 65535.0) as u16
     }
 }
 
@@ -192,7 +200,7 @@ impl<T: Sample> View<'_, T> {
         if how == Interpolation::Nearest {
             return Ok((width, height, self.nearest(from, width, height)));
         }
-        let mut out = vec![T::default(); width * height * self.channels];
+        let mut out = T::memory(width * height * self.channels);
         let bytes = <dyn std::any::Any>::downcast_mut::<Vec<u8>>(&mut out);
         if let (Some(out), Some(data), 3) = (bytes, bytes_of(self.data), self.channels)
             && matches!(
@@ -231,6 +239,10 @@ impl<T: Sample> View<'_, T> {
             let row = &self.row(from.y + y as usize)[from.x * c..];
             match c {
                 1 => out.extend(xs.iter().map(|x| row[*x as usize])),
+                3 => {
+                    let pixels = row.as_chunks::<3>().0;
+                    out.extend(xs.iter().flat_map(|x| pixels[*x as usize]));
+                }
                 _ => xs.iter().for_each(|x| {
                     let at = *x as usize * c;
                     out.extend_from_slice(&row[at..at + c]);
@@ -266,42 +278,58 @@ impl<T: Sample> View<'_, T> {
                 let row = &mut ring[slot * stride..(slot + 1) * stride];
                 if held[slot] != place {
                     held[slot] = place;
-                    let source = &self.row(from.y + place as usize)[from.x * c..];
+                    let start = (from.y + place as usize) * self.stride() + from.x * c;
+                    let source = &self.data[start..];
                     across(source, c, &xs, row);
                     if between {
                         row.iter_mut().for_each(|v| *v = T::of(*v).float());
                     }
                 }
-                sum.iter_mut().zip(row).for_each(|(s, v)| *s += weight * *v);
+                add_weighted(&mut sum, row, weight);
             }
-            target
-                .iter_mut()
-                .zip(&sum)
-                .for_each(|(t, s)| *t = T::of(*s));
+            rounded(target, &sum);
         }
     }
 }
 
-/// One row resampled.
-fn across<T: Sample>(source: &[T], channels: usize, taps: &Taps, out: &mut [f32]) {
+vectorised! {
+    /// One row resampled; `source` begins at its first sample and may reach beyond its end.
+    fn across<T: Sample>(source: &[T], channels: usize, taps: &Taps, out: &mut [f32]) {
+        match (channels, taps.count) {
+            (3, 2) => across_rgb::<T, 2>(source, taps, out),
+            (3, 4) => across_rgb::<T, 4>(source, taps, out),
+            (3, 8) => across_rgb::<T, 8>(source, taps, out),
+            _ => across_any(source, channels, taps, out),
+        }
+    }
+}
+
+/// Four lanes for three channels: what comes out of the fourth is left behind.
+#[inline(always)]
+fn across_rgb<T: Sample, const N: usize>(source: &[T], taps: &Taps, out: &mut [f32]) {
+    let places = taps.places.as_chunks::<N>().0.iter();
+    let weights = taps.weights.as_chunks::<N>().0.iter();
+    for (pixel, (places, weights)) in out.chunks_exact_mut(3).zip(places.zip(weights)) {
+        let mut sum = [0f32; 4];
+        for (place, weight) in places.iter().zip(weights) {
+            let at = *place as usize * 3;
+            let value = match source.get(at..at + 4) {
+                Some(v) => [v[0], v[1], v[2], v[3]],
+                None => [source[at], source[at + 1], source[at + 2], T::default()],
+            };
+            for (sum, value) in sum.iter_mut().zip(value) {
+                *sum += weight * value.float();
+            }
+        }
+        pixel.copy_from_slice(&sum[..3]);
+    }
+}
+
+#[inline(always)]
+fn across_any<T: Sample>(source: &[T], channels: usize, taps: &Taps, out: &mut [f32]) {
     let places = taps.places.chunks_exact(taps.count);
     let weights = taps.weights.chunks_exact(taps.count);
-    let pixels = out.chunks_exact_mut(channels).zip(places.zip(weights));
-    if channels == 3 {
-        for (pixel, (places, weights)) in pixels {
-            let mut sum = [0f32; 3];
-            for (place, weight) in places.iter().zip(weights) {
-                let at = *place as usize * 3;
-                let value = &source[at..at + 3];
-                sum[0] += weight * value[0].float();
-                sum[1] += weight * value[1].float();
-                sum[2] += weight * value[2].float();
-            }
-            pixel.copy_from_slice(&sum);
-        }
-        return;
-    }
-    for (pixel, (places, weights)) in pixels {
+    for (pixel, (places, weights)) in out.chunks_exact_mut(channels).zip(places.zip(weights)) {
         pixel.fill(0.0);
         for (place, weight) in places.iter().zip(weights) {
             let at = *place as usize * channels;
@@ -309,6 +337,18 @@ fn across<T: Sample>(source: &[T], channels: usize, taps: &Taps, out: &mut [f32]
                 *sum += weight * value.float();
             }
         }
+    }
+}
+
+vectorised! {
+    fn add_weighted(sum: &mut [f32], row: &[f32], weight: f32) {
+        sum.iter_mut().zip(row).for_each(|(s, v)| *s += weight * *v);
+    }
+}
+
+vectorised! {
+    fn rounded<T: Sample>(target: &mut [T], sum: &[f32]) {
+        target.iter_mut().zip(sum).for_each(|(t, s)| *t = T::of(*s));
     }
 }
 
