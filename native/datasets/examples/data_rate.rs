@@ -117,12 +117,11 @@ fn boxes(folder: &Path) -> Result<HashMap<String, Vec<Object>>, Failure> {
     Ok(out)
 }
 
+/// Makes one input: its number, memory for pixels and for labels.
+type Work<'a> = dyn Fn(usize, &mut Vec<u8>, &mut Vec<u8>) -> Result<(), Failure> + Sync + 'a;
+
 /// Runs `work` for 0..count on threads of its own.
-fn spread(
-    count: usize,
-    threads: usize,
-    work: &(dyn Fn(usize, &mut Vec<u8>, &mut Vec<u8>) -> Result<(), Failure> + Sync),
-) -> Result<(), Failure> {
+fn spread(count: usize, threads: usize, work: &Work<'_>) -> Result<(), Failure> {
     let next = AtomicUsize::new(0);
     let run = || {
         let (mut out, mut labels) = (Vec::new(), Vec::new());

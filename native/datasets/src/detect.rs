@@ -2,9 +2,11 @@
 
 use oarlock_imaging::transform::{BoxCrop, Distort, random_expansion};
 use oarlock_imaging::{
-    BBox, Change, Image, ImageError, Interpolation, Keep, Labeled, Limits, Object, Pixels, Rect,
-    Rng, decode_region, fill_rgb, flip_horizontal, plan,
+    BBox, Change, ImageError, Interpolation, Keep, Labeled, Limits, Object, Pixels, Rect, Rng,
+    decode_region, fill_rgb, plan,
 };
+
+use crate::paste::paste;
 
 /// Training transforms of the YOLO family and PicoDet: colour jitter, expand, crop, resize to a square
 /// or other size, left-right flip. `None` or probability 0 = off.
@@ -135,11 +137,8 @@ impl DetectTrain {
             if !early {
                 colours.apply(resized.data_mut());
             }
-            paste(out, width, &resized, (left, top));
+            paste(out, width, &resized, (left, top), geometry.flip);
             resized.recycle();
-        }
-        if geometry.flip {
-            flip_horizontal(out, width);
         }
         self.boxes(full, objects, &geometry)
     }
@@ -166,14 +165,6 @@ impl DetectTrain {
             item.flip_horizontal()?;
         }
         Ok(item.objects)
-    }
-}
-
-fn paste(out: &mut [u8], width: usize, image: &Image, at: (usize, usize)) {
-    let stride = width * 3;
-    for y in 0..image.height() {
-        let start = (at.1 + y) * stride + at.0 * 3;
-        out[start..start + image.width() * 3].copy_from_slice(image.row(y));
     }
 }
 

@@ -11,6 +11,7 @@ mod folder;
 mod import;
 mod index;
 mod loader;
+mod paste;
 mod pipeline;
 mod problems;
 mod scan;

@@ -3,8 +3,10 @@
 use oarlock_imaging::transform::{Distort, ScaleAspect};
 use oarlock_imaging::{
     Change, IGNORE, Image, ImageError, Limits, Pixels, Plane, Rect, Rng, decode_label_map,
-    decode_region, fill_rgb, flip_horizontal, flip_vertical, plan, resize_box_into,
+    decode_region, fill_rgb, flip_vertical, plan, resize_box_into,
 };
+
+use crate::paste::paste;
 
 /// Training transforms of segmentation networks: resize, scale-aspect crop, padding crop, blur, colour
 /// jitter, flips. `None` or probability 0 = off.
@@ -110,14 +112,10 @@ impl SegmentTrain {
             labels.fill(IGNORE);
         }
         colours.apply(image.data_mut());
-        for row in 0..shown.1 {
-            let at = row * width * 3;
-            out[at..at + shown.0 * 3].copy_from_slice(image.row(row));
-        }
+        paste(out, width, &image, (0, 0), flips.0);
         image.recycle();
         nearest(&map, source, shown, width, labels);
         if flips.0 {
-            flip_horizontal(out, width);
             labels.chunks_exact_mut(width).for_each(<[u8]>::reverse);
         }
         if flips.1 {
