@@ -385,6 +385,21 @@ test('answers: envelope, raw bytes, failures with data, text that would end a sc
   assert.equal(evaluated.message, '</script><b>\u2028\u2029');
 });
 
+test('a connection opened ahead of a request is closed without an answer', async () => {
+  const impatient = await TestServer.start({ routes, limits: { headersMs: 300 } });
+  try {
+    const socket = connect(impatient.port, '127.0.0.1');
+    let answer = '';
+    socket.on('data', (part) => {
+      answer += part;
+    });
+    await new Promise((resolve) => socket.once('close', resolve));
+    assert.equal(answer, '');
+  } finally {
+    await impatient.stop();
+  }
+});
+
 test('a handler learns that its client has gone', async () => {
   aborted = false;
   const socket = connect(server.port, '127.0.0.1');

@@ -236,6 +236,11 @@ function drain(request: IncomingMessage, bodyMs: number): void {
 /** Requests that the HTTP parser gave up on. */
 function refuseBroken(error: NodeJS.ErrnoException, socket: import('node:stream').Duplex): void {
   if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+  // Clients open connections ahead of their requests. An answer on such a connection would be taken for that of the
+  // next request; a closed one is simply not used.
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && (socket as import('node:net').Socket).bytesRead === 0) {
+    return void socket.destroy();
+  }
   const [status, text] =
     error.code === 'HPE_HEADER_OVERFLOW'
       ? ['431 Request Header Fields Too Large', 'The request line or headers are too long.']
