@@ -1,4 +1,4 @@
-"""Data pipeline peer: answers `run N` lines on stdin with one JSON line: images per second and peak memory.
+"""Data pipeline peer: images per second of one pipeline.
 
 `pillow` is torchvision's transforms on Pillow images; `opencv` is 8-bit OpenCV throughout, written with care: tables
 for brightness and contrast, SIMD colour conversion for saturation and hue, no float images. One process and the given
@@ -6,14 +6,11 @@ number of OpenCV threads; no worker processes, so no cost of moving batches coun
 """
 
 import argparse
-import json
 import os
 import random
-import resource
-import sys
-import time
 
 import numpy as np
+from turns import take_turns
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--variant", choices=["pillow", "opencv"], required=True)
@@ -181,15 +178,4 @@ def opencv():
 
 one = pillow() if args.variant == "pillow" else opencv()
 one(0, files[0])
-print(json.dumps({"ready": True}), flush=True)
-for line in sys.stdin:
-    words = line.split()
-    if not words or words[0] != "run":
-        break
-    count = int(words[1])
-    start = time.perf_counter()
-    for i in range(count):
-        one(i, files[i % len(files)])
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"rate": count / seconds, "peak_bytes": peak}), flush=True)
+take_turns(lambda i: one(i, files[i % len(files)]), 1)

@@ -1,11 +1,7 @@
-"""Paddle peer (PaddleX's engine), same protocol as torch_peer.py."""
+"""Paddle peer (PaddleX's engine)."""
 
 import argparse
-import json
 import os
-import resource
-import sys
-import time
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--mode", choices=["train", "infer"], required=True)
@@ -19,6 +15,7 @@ os.environ["OMP_NUM_THREADS"] = str(args.threads)
 os.environ["CPU_NUM"] = "1"
 
 import paddle  # noqa: E402  the environment must be set first
+from turns import take_turns  # noqa: E402
 
 paddle.set_device("cpu")
 paddle.seed(0)
@@ -52,15 +49,4 @@ else:
 
 
 step()
-print(json.dumps({"ready": True, "version": paddle.__version__}), flush=True)
-for line in sys.stdin:
-    words = line.split()
-    if not words or words[0] != "run":
-        break
-    count = int(words[1])
-    start = time.perf_counter()
-    for _ in range(count):
-        step()
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"rate": args.batch * count / seconds, "seconds": seconds, "peak_bytes": peak}), flush=True)
+take_turns(lambda _: step(), args.batch, paddle.__version__)

@@ -1,13 +1,10 @@
-"""PyTorch peer: answers `run STEPS` lines on stdin with one JSON line of timings, so that contenders can take turns."""
+"""PyTorch peer."""
 
 import argparse
-import json
-import resource
-import sys
-import time
 
 import torch
 import torchvision
+from turns import take_turns
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--mode", choices=["train", "infer", "gemm"], required=True)
@@ -63,15 +60,4 @@ def stepper():
 step, work = stepper()
 step()
 step()
-print(json.dumps({"ready": True, "version": torch.__version__}), flush=True)
-for line in sys.stdin:
-    words = line.split()
-    if not words or words[0] != "run":
-        break
-    count = int(words[1])
-    start = time.perf_counter()
-    for _ in range(count):
-        step()
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"rate": work * count / seconds, "seconds": seconds, "peak_bytes": peak}), flush=True)
+take_turns(lambda _: step(), work, torch.__version__)

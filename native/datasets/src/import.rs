@@ -9,9 +9,9 @@ use oarlock_imaging::ImageError;
 use oarlock_jobs::{ErrorCode, ImportResult, ImportSpec, JobError, JobEvent, TaskType};
 
 use crate::check::{check_picture, parallel};
-use crate::files::{copy_file, replace_folder, sibling, sync_tree, write_atomic};
 use crate::scan::{Listing, join, root_of, scan};
 use crate::{Index, Problems, folder};
+use oarlock_files::{copy_file, replace_folder, sibling, sync_tree, write_bytes};
 
 /// Progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -158,7 +158,7 @@ impl Import<'_> {
             for (name, text) in lists(&index).into_iter().chain([("statis.json", statis)]) {
                 let file = place.join(name);
                 if std::fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
-                    write_atomic(&file, text.as_bytes()).map_err(|e| named(name, e))?;
+                    write_bytes(&file, text.as_bytes()).map_err(|e| named(name, e))?;
                 }
             }
             return Ok(result(0));

@@ -6,7 +6,7 @@ mod cache;
 mod check;
 mod detect;
 mod error;
-mod files;
+
 mod folder;
 mod import;
 mod index;
@@ -24,7 +24,7 @@ pub use cache::ImageCache;
 pub use check::check_picture;
 pub use detect::DetectTrain;
 pub use error::DataError;
-pub use files::write_atomic;
+
 pub use folder::SplitDataset;
 pub use import::{import, read_index};
 pub use index::Index;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Index;
-use crate::files::write_atomic;
+use oarlock_files::write_bytes;
 
 /// How to split.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -121,7 +121,7 @@ pub fn write_split(root: &Path, index: &Index) -> Result<Value, JobError> {
         ("train_list.txt", index.list_text(&index.train)),
     ];
     for (name, text) in texts {
-        write_atomic(&root.join(name), text.as_bytes()).map_err(|error| {
+        write_bytes(&root.join(name), text.as_bytes()).map_err(|error| {
             let mut job = JobError::from(error);
             job.message = format!("{name} cannot be written: {}", job.message);
             job

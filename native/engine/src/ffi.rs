@@ -398,16 +398,7 @@ pub fn activation(input: &Tensor, act: Act, in_place: bool) -> Result<Tensor> {
         0.0
     };
     // SAFETY: `input` outlives the call; the codes are those of `ok_act`.
-    tensor_of(|out| unsafe {
-        ok_activation(
-            ptr(input),
-            code,
-            f64::from(a),
-            f64::from(b),
-            i32::from(in_place),
-            out,
-        )
-    })
+    tensor_of(|out| unsafe { ok_activation(ptr(input), code, a, b, i32::from(in_place), out) })
 }
 
 /// The tensors of one parameter that an optimizer step touches.

@@ -8,7 +8,6 @@
 //! Pickled files are read by a restricted machine ([`pickle`]) that builds plain data and refuses
 //! every name outside a short allow-list: nothing in a file is ever executed or imported.
 
-pub mod atomic;
 mod dtype;
 mod error;
 mod fit;

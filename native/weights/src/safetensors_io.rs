@@ -8,9 +8,9 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype as StDtype;
 use serde_json::{Map, Value, json};
 
-use crate::atomic;
 use crate::dtype::{Budget, Dtype, MAX_RANK, Strided};
 use crate::error::WeightError;
+use oarlock_files as files;
 
 /// Reads every tensor of a file, in the order of their data. Types that no weight has (8-bit
 /// floats, complex numbers) are refused by name.
@@ -77,7 +77,7 @@ pub fn save_safetensors(
     metadata: &[(&str, &str)],
 ) -> Result<(), WeightError> {
     let header = header(weights, metadata).map_err(|e| WeightError::invalid(path, e))?;
-    atomic::write(path, |file| -> io::Result<()> {
+    files::write(path, |file| -> io::Result<()> {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         for tensor in weights.values() {

@@ -1,14 +1,14 @@
 //! The export job: a folder with the ONNX model and all that is needed to run it elsewhere.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use indexmap::IndexMap;
+use oarlock_files as files;
 use oarlock_graph::onnx::OnnxOptions;
 use oarlock_graph::{Graph, WeightMap, cost, fold_batch_norm, onnx};
 use oarlock_jobs::{ErrorCode, ExportResult, ExportSpec, JobEvent, TaskType};
-use oarlock_weights::atomic;
 use serde_json::{Value, json};
 
 use super::model::{self, Model};
@@ -51,7 +51,8 @@ pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
         progress(1);
         let folded = fold_batch_norm(&model.graph, &model.weights).map_err(invalid)?;
         let target = Path::new(&spec.save_dir).join(FOLDER);
-        let temp = temp_folder(&target)?;
+        let temp = files::temp_folder(&target)
+            .map_err(|e| EngineError::from(e).with("path", spec.save_dir.clone()))?;
         let result = fill(&temp, &model, &folded).and_then(|result| {
             progress(2);
             context.cancel.check()?;
@@ -93,7 +94,7 @@ fn fill(dir: &Path, model: &Model, (graph, weights): &(Graph, WeightMap)) -> Res
         metadata: metadata(&model.yml),
     };
     let mut failure = None;
-    atomic::write(&dir.join("model.onnx"), |file| -> io::Result<()> {
+    files::write(&dir.join("model.onnx"), |file| -> io::Result<()> {
         onnx::write(graph, weights, &options, file).map_err(|e| {
             let text = e.to_string();
             failure = Some(invalid(e));
@@ -101,19 +102,19 @@ fn fill(dir: &Path, model: &Model, (graph, weights): &(Graph, WeightMap)) -> Res
         })
     })
     .map_err(|e| failure.take().unwrap_or_else(|| e.into()))?;
-    atomic::write_bytes(
+    files::write_bytes(
         &dir.join("model.yml"),
         describe(&model.yml).to_yaml()?.as_bytes(),
     )?;
-    atomic::write(&dir.join("labels.txt"), |file| -> io::Result<()> {
+    files::write(&dir.join("labels.txt"), |file| -> io::Result<()> {
         model
             .yml
             .labels
             .iter()
             .try_for_each(|label| writeln!(file, "{label}"))
     })?;
-    atomic::write_bytes(&dir.join("pipeline.yml"), pipeline()?.as_bytes())?;
-    atomic::write_bytes(&dir.join(".success"), b"")?;
+    files::write_bytes(&dir.join("pipeline.yml"), pipeline()?.as_bytes())?;
+    files::write_bytes(&dir.join(".success"), b"")?;
     Ok((cost.total.params, cost.total.macs))
 }
 
@@ -194,53 +195,18 @@ fn pipeline() -> Result<String> {
     text.map_err(|e| EngineError::internal(format!("pipeline.yml: {e}")))
 }
 
-/// A fresh hidden folder beside `target`; `save_dir` is created.
-fn temp_folder(target: &Path) -> Result<PathBuf> {
-    let temp = atomic::temp_beside(target);
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent)
-            .map_err(|e| EngineError::from(e).with("path", parent.display().to_string()))?;
-    }
-    if temp.exists() {
-        fs::remove_dir_all(&temp)?;
-    }
-    fs::create_dir(&temp)
-        .map_err(|e| EngineError::from(e).with("path", temp.display().to_string()))?;
-    Ok(temp)
-}
-
 /// Moves the complete folder `temp` to `target`; what was there is removed afterwards.
 fn replace(temp: &Path, target: &Path) -> Result<()> {
-    File::open(temp)?.sync_all()?;
-    let old = target.exists().then(|| atomic::temp_beside(target));
-    if let Some(old) = &old {
-        if target.is_dir() && !looks_exported(target)? {
-            return Err(EngineError::new(
-                ErrorCode::InvalidArgument,
-                format!(
-                    "'{}' holds other files; choose another folder",
-                    target.display()
-                ),
-            ));
-        }
-        fs::rename(target, old)?;
+    if target.is_dir() && !looks_exported(target)? {
+        return Err(EngineError::new(
+            ErrorCode::InvalidArgument,
+            format!(
+                "'{}' holds other files; choose another folder",
+                target.display()
+            ),
+        ));
     }
-    if let Err(e) = fs::rename(temp, target) {
-        if let Some(old) = &old {
-            // Back as it was; if even that fails, the first error still says why.
-            let _ = fs::rename(old, target);
-        }
-        return Err(e.into());
-    }
-    atomic::sync_parent(target)?;
-    if let Some(old) = old {
-        if old.is_dir() {
-            fs::remove_dir_all(&old)?
-        } else {
-            fs::remove_file(&old)?
-        }
-    }
-    Ok(())
+    Ok(files::replace_folder(temp, target)?)
 }
 
 /// Whether a folder is empty or an export (ours or PaddleX's), and thus may be replaced.

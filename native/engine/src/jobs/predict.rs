@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use oarlock_datasets::Pipeline;
+use oarlock_files as files;
 use oarlock_imaging::{
     ClassScore, Image, ImageError, Limits, Rng, classification_picture, decode, encode_png,
     fit_within, plan, read_file, resize_smooth,
@@ -17,7 +18,6 @@ use oarlock_jobs::{
     DeviceSpec, ErrorCode, JobEvent, Precision, PredictImage, PredictItem, PredictResult,
     PredictSpec, TaskType,
 };
-use oarlock_weights::atomic;
 use serde_json::{Value, json};
 use tch::Kind;
 
@@ -294,7 +294,7 @@ fn draw(view: &Image, ranked: &[(usize, f32)], labels: &[String], path: &str) ->
     let picture = classification_picture(view, &rows).map_err(failed)?;
     let png = encode_png(&picture).map_err(failed)?;
     let path = Path::new(path);
-    let temp = atomic::temp_beside(path);
+    let temp = files::temp_beside(path);
     // Not synced to disk: after a power cut the prediction is simply run again.
     fs::write(&temp, png)
         .and_then(|()| fs::rename(&temp, path))

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
+use oarlock_files as files;
 use oarlock_jobs::ErrorCode;
-use oarlock_weights::atomic;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
 use crate::EngineError;
@@ -36,7 +36,7 @@ impl EvalDetails {
         if self.scores.len() != self.true_labels.len() * self.classes {
             return Err(io::Error::other("evaluation details with rows missing"));
         }
-        atomic::write(path, |out| {
+        files::write(path, |out| {
             out.write_all(b"{\"true_labels\": ")?;
             serde_json::to_writer(&mut *out, &self.true_labels)?;
             out.write_all(b", \"pred_scores\": [")?;

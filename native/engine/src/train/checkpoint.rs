@@ -8,9 +8,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use oarlock_files as files;
 use oarlock_graph::{Graph, WeightMap};
 use oarlock_jobs::ErrorCode;
-use oarlock_weights::{atomic, save_safetensors};
+use oarlock_weights::save_safetensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -66,7 +67,7 @@ struct Manifest {
 /// # Errors
 /// `ResourceExhausted` when the disk is full; other I/O failures. `dir` is then as it was before.
 pub fn save(dir: &Path, content: &Content) -> Result<()> {
-    let temp = temp_folder(dir)?;
+    let temp = files::temp_folder(dir)?;
     let result = fill(&temp, content).and_then(|()| replace_folder(&temp, dir));
     if result.is_err() {
         // Best effort: the error that matters is already in hand.
@@ -86,9 +87,9 @@ fn fill(dir: &Path, content: &Content) -> Result<()> {
         .graph
         .to_json()
         .map_err(|e| EngineError::internal(e.to_string()))?;
-    atomic::write_bytes(&dir.join(GRAPH), graph.as_bytes())?;
-    atomic::write_bytes(&dir.join(MODEL_YML), content.yml.to_yaml()?.as_bytes())?;
-    atomic::write_bytes(&dir.join(STATE), &json(content.state)?)?;
+    files::write_bytes(&dir.join(GRAPH), graph.as_bytes())?;
+    files::write_bytes(&dir.join(MODEL_YML), content.yml.to_yaml()?.as_bytes())?;
+    files::write_bytes(&dir.join(STATE), &json(content.state)?)?;
     if let Some(eval) = content.eval {
         eval.write(&dir.join(crate::records::eval_details::FILE_NAME))?;
     }
@@ -105,8 +106,8 @@ fn fill(dir: &Path, content: &Content) -> Result<()> {
             .into_owned();
         files.insert(name, digest(&path)?);
     }
-    atomic::write_bytes(&dir.join(MANIFEST), &json(&Manifest { version: 1, files })?)?;
-    atomic::write_bytes(&dir.join(SUCCESS), b"")?;
+    files::write_bytes(&dir.join(MANIFEST), &json(&Manifest { version: 1, files })?)?;
+    files::write_bytes(&dir.join(SUCCESS), b"")?;
     Ok(())
 }
 
@@ -116,7 +117,7 @@ fn fill(dir: &Path, content: &Content) -> Result<()> {
 /// # Errors
 /// I/O failures; `dir` is then as it was before.
 pub fn duplicate(source: &Path, dir: &Path) -> Result<()> {
-    let temp = temp_folder(dir)?;
+    let temp = files::temp_folder(dir)?;
     let result = (|| -> Result<()> {
         for entry in fs::read_dir(source)? {
             let entry = entry?;
@@ -284,30 +285,17 @@ fn digest(path: &Path) -> Result<Entry> {
     Ok(Entry { bytes, sha256 })
 }
 
-/// A fresh hidden folder beside `dir`.
-fn temp_folder(dir: &Path) -> Result<PathBuf> {
-    let temp = atomic::temp_beside(dir);
-    if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    if temp.exists() {
-        fs::remove_dir_all(&temp)?;
-    }
-    fs::create_dir(&temp)?;
-    Ok(temp)
-}
-
 /// Moves the synced folder `temp` to `dir`; an older `dir` is exchanged in the same instant, then removed.
 fn replace_folder(temp: &Path, dir: &Path) -> Result<()> {
     File::open(temp)?.sync_all()?;
     if dir.exists() {
         exchange(temp, dir)?;
-        atomic::sync_parent(dir)?;
+        files::sync_parent(dir)?;
         // What was `dir` now has the temporary name.
         fs::remove_dir_all(temp)?;
     } else {
         fs::rename(temp, dir)?;
-        atomic::sync_parent(dir)?;
+        files::sync_parent(dir)?;
     }
     Ok(())
 }

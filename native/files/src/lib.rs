@@ -1,4 +1,8 @@
-//! Files that are either whole or not there.
+//! Files and folders that are either whole or not there.
+
+mod folder;
+
+pub use folder::{copy_file, replace_folder, sync_tree, temp_folder};
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -52,13 +56,30 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(path, |w| w.write_all(bytes))
 }
 
+/// `.name.tag-<pid>` beside `path`.
+pub fn sibling(path: &Path, tag: &str) -> PathBuf {
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    path.with_file_name(format!(".{name}.{tag}-{}", std::process::id()))
+}
+
 /// Makes a rename or a creation in the folder of `path` durable.
 ///
 /// # Errors
 /// When the folder cannot be opened or synced.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
         _ => Ok(()),
     }
+}
+
+/// Makes the names of a folder durable.
+///
+/// # Errors
+/// When the folder cannot be opened or synced.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }

@@ -1,41 +1,17 @@
-//! Files that are either complete or not there.
+//! Whole folders, and copies.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// Writes a file under a temporary name, syncs it, renames it into place and syncs the folder.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = sibling(path, "part");
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        sync_folder(folder)
-    };
-    write().inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary); // the first error is the one to report
-    })
-}
-
-/// `.name.tag-<pid>` beside `path`.
-pub fn sibling(path: &Path, tag: &str) -> PathBuf {
-    let name = path
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    path.with_file_name(format!(".{name}.{tag}-{}", std::process::id()))
-}
+use crate::{sibling, sync_folder, temp_beside};
 
 /// Copies content into a new file; the kernel shares the blocks where the file system can (reflink).
 ///
 /// Never a hard link: a later change of the user's file would change the dataset.
+///
+/// # Errors
+/// When one of them cannot be opened, read or written; `to` must not exist.
 pub fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
     let mut source = File::open(from)?;
     let mut target = OpenOptions::new().write(true).create_new(true).open(to)?;
@@ -43,12 +19,10 @@ pub fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
     io::copy(&mut source, &mut target)
 }
 
-/// Makes the names of a folder durable.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
 /// Makes everything written to the folder's file system durable, with one call for all files.
+///
+/// # Errors
+/// What the system says.
 pub fn sync_tree(folder: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
@@ -74,17 +48,37 @@ pub fn sync_tree(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// A fresh hidden folder beside `place`, to be filled and then moved there; the folder that holds both is created.
+///
+/// # Errors
+/// When a folder cannot be created.
+pub fn temp_folder(place: &Path) -> io::Result<PathBuf> {
+    let temp = temp_beside(place);
+    if let Some(parent) = place.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    if temp.exists() {
+        std::fs::remove_dir_all(&temp)?;
+    }
+    std::fs::create_dir(&temp)?;
+    Ok(temp)
+}
+
 /// Puts the folder `new` in the place of `place` (which may be there or not) and removes the old one.
 /// On Linux the two change places in one step; no reader ever sees the place empty.
+///
+/// # Errors
+/// When a rename fails; `place` then holds what it held.
 pub fn replace_folder(new: &Path, place: &Path) -> io::Result<()> {
     let parent = place.parent().unwrap_or(Path::new("."));
+    sync_folder(new)?;
     if !place.exists() {
         std::fs::rename(new, place)?;
         return sync_folder(parent);
     }
     if exchange(new, place).is_ok() {
         sync_folder(parent)?;
-        return std::fs::remove_dir_all(new); // holds the old content now
+        return remove(new); // holds the old content now
     }
     let old = sibling(place, "old");
     std::fs::rename(place, &old)?;
@@ -93,7 +87,15 @@ pub fn replace_folder(new: &Path, place: &Path) -> io::Result<()> {
         return Err(error);
     }
     sync_folder(parent)?;
-    std::fs::remove_dir_all(&old)
+    remove(&old)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -128,6 +130,7 @@ fn exchange(_: &Path, _: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write_bytes;
 
     #[test]
     fn folders_and_files_are_replaced_whole() {
@@ -142,9 +145,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(at("place").join("f")).unwrap(), "2");
         assert!(!at("new").exists() && !at("place").join("stale").exists());
 
-        write_atomic(&at("place").join("f"), b"3").unwrap();
+        write_bytes(&at("place").join("f"), b"3").unwrap();
         assert_eq!(std::fs::read_to_string(at("place").join("f")).unwrap(), "3");
         assert_eq!(std::fs::read_dir(at("place")).unwrap().count(), 1);
-        assert!(write_atomic(&at("nowhere").join("f"), b"3").is_err());
+        assert!(write_bytes(&at("nowhere").join("f"), b"3").is_err());
     }
 }
