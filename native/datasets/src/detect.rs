@@ -107,7 +107,7 @@ impl DetectTrain {
             let part = (x1 - x0, y1 - y0);
             let cover = |full: usize, to: usize, part: usize| (full * to).div_ceil(part);
             let cover = (cover(full.0, to.0, part.0), cover(full.1, to.1, part.1));
-            let plan = plan(bytes, &limits, Some(cover))?.for_training(cover);
+            let plan = plan(bytes, &limits, Some(cover))?;
             // Fractions of the full picture to pixels of the decoded one.
             let scaled = |v: usize, full: usize, now: usize| {
                 (v as f64 * now as f64 / full as f64).round() as usize

@@ -156,10 +156,7 @@ impl Pipeline {
         }
         let limits = Limits::default();
         let bytes = read_file(path, &limits)?;
-        let mut plan = plan(&bytes, &limits, Some(cover))?;
-        if matches!(self, Self::ClassifyTrain(_)) {
-            plan = plan.for_training(cover);
-        }
+        let plan = plan(&bytes, &limits, Some(cover))?;
         let full = plan.info.display_size();
         let area = self.area((plan.width, plan.height), full, rng);
         let keep = cache.filter(|c| c.has_room(plan.width * plan.height * 3));

@@ -140,7 +140,7 @@ fn cut(
     let cover =
         |full: usize, to: usize, part: f64| (full as f64 * to as f64 / part).ceil() as usize;
     let cover = (cover(full.0, to.0, width), cover(full.1, to.1, height));
-    let plan = plan(picture, limits, Some(cover))?.for_training(cover);
+    let plan = plan(picture, limits, Some(cover))?;
     let (sx, sy) = (
         plan.width as f64 / full.0 as f64,
         plan.height as f64 / full.1 as f64,

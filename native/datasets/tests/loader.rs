@@ -92,7 +92,9 @@ fn promise_23_the_batches_depend_on_seed_and_epoch_only_and_resume_where_they_we
             .iter()
             .all(|b| b.n == 8 && b.images.len() == 8 * 32 * 40 * 3)
     );
-    for (threads, prefetch) in [(1, 1), (3, 2), (8, 16)] {
+    // Many short-lived threads: each has a decoder of its own, in memory that others used before.
+    let crowd = std::iter::repeat_n((8, 16), 20);
+    for (threads, prefetch) in [(1, 1), (3, 2)].into_iter().chain(crowd) {
         assert!(same(
             &reference,
             &all(LoaderConfig {

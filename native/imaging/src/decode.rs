@@ -83,24 +83,10 @@ pub struct DecodePlan {
     pub info: ImageInfo,
     /// JPEG is decoded at 1/`denominator` (1, 2, 4 or 8); other formats always at 1.
     pub denominator: usize,
-    /// Subsampled JPEG colours are repeated instead of interpolated: the picture will be shrunk by so
-    /// much that the difference does not show, and decodes faster.
-    pub coarse_chroma: bool,
     /// Width of the decoded image, as displayed.
     pub width: usize,
     /// Height of the decoded image, as displayed.
     pub height: usize,
-}
-
-impl DecodePlan {
-    /// The plan with coarse chroma if the picture will be shrunk by a quarter or more to what was
-    /// asked to be covered. For training only: what users compare is decoded like everywhere else.
-    #[must_use]
-    pub fn for_training(mut self, cover: (usize, usize)) -> Self {
-        let ample = |have: usize, need: usize| have * 4 >= need * 5;
-        self.coarse_chroma = ample(self.width, cover.0) && ample(self.height, cover.1);
-        self
-    }
 }
 
 /// Plans the cheapest decode whose result is at least `cover` (width, height) in size where the
@@ -130,7 +116,6 @@ pub fn plan(
     Ok(DecodePlan {
         info,
         denominator,
-        coarse_chroma: false,
         width,
         height,
     })
@@ -160,7 +145,7 @@ pub fn decode_region(
             jpeg::scaled(stored.1, plan.denominator),
         );
         let region = region.map(|r| to_stored(r, info.orientation, stored));
-        let image = jpeg::decode(bytes, plan.denominator, plan.coarse_chroma, region)?;
+        let image = jpeg::decode(bytes, plan.denominator, region)?;
         return Ok(exif::apply(image, info.orientation));
     }
     let image = caught(info.format, || match info.format {

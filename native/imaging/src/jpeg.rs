@@ -170,13 +170,11 @@ pub(crate) fn denominator(stored: (usize, usize), needed: (usize, usize)) -> usi
         .unwrap_or(1)
 }
 
-/// Decodes the stored picture at 1/`denominator`; `coarse_chroma` repeats subsampled colours instead of
-/// interpolating them; with `region` (in scaled, stored coordinates)
+/// Decodes the stored picture at 1/`denominator`; with `region` (in scaled, stored coordinates)
 /// only that part, pixel for pixel the same as cutting it from the whole.
 pub(crate) fn decode(
     bytes: &[u8],
     denominator: usize,
-    coarse_chroma: bool,
     region: Option<Rect>,
 ) -> Result<Image, ImageError> {
     TURBO.with_borrow_mut(|slot| {
@@ -184,7 +182,7 @@ pub(crate) fn decode(
             Some(turbo) => turbo,
             None => slot.insert(Turbo::new()?),
         };
-        let result = decode_with(turbo, bytes, denominator, coarse_chroma, region);
+        let result = decode_with(turbo, bytes, denominator, region);
         if result.is_err() {
             *slot = None; // never reuse a decoder that has seen damaged data
         }
@@ -196,7 +194,6 @@ fn decode_with(
     turbo: &Turbo,
     bytes: &[u8],
     denominator: usize,
-    coarse_chroma: bool,
     region: Option<Rect>,
 ) -> Result<Image, ImageError> {
     let head = header(bytes)?;
@@ -223,7 +220,6 @@ fn decode_with(
         ));
     }
     let denominator = if head.lossless { 1 } else { denominator };
-    turbo.set(raw::TJPARAM_TJPARAM_FASTUPSAMPLE, coarse_chroma.into())?;
     let factor = raw::tjscalingfactor {
         num: 1,
         denom: denominator as i32,
