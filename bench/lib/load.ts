@@ -28,11 +28,14 @@ class Client {
       const socket = connect(this.port, '127.0.0.1', resolve);
       socket.setNoDelay(true);
       socket.on('error', reject);
+      // Events of a connection that is given up already must not touch the next one.
       socket.on('data', (data) => {
+        if (this.#socket !== socket) return;
         this.#buffer = this.#buffer.length === 0 ? data : Buffer.concat([this.#buffer, data]);
         this.#wake?.();
       });
       socket.on('close', () => {
+        if (this.#socket !== socket) return;
         this.#closed = true;
         this.#wake?.();
       });
