@@ -28,7 +28,7 @@ hint: string | null, };
 
 export type TaskType = "classification" | "detection" | "segmentation" | "instance_segmentation";
 
-export type DatasetFormat = "image_folder";
+export type DatasetFormat = "image_folder" | "segmentation_pairs" | "voc" | "coco";
 
 export type DatasetRef = { 
 /**
@@ -90,6 +90,26 @@ class_balance: boolean,
  */
 early_stop_patience: number, seed: number, };
 
+export type PruneTarget = { "by": "loss", 
+/**
+ * At least 0.
+ */
+value: number, } | { "by": "flops", 
+/**
+ * Between 0 and 1, both excluded.
+ */
+value: number, };
+
+export type PruneSpec = { 
+/**
+ * Sensitivities of the parent task, as its analysis wrote them.
+ */
+sensitivities: string, 
+/**
+ * How much to remove.
+ */
+target: PruneTarget, };
+
 export type TrainSpec = { 
 /**
  * Task id, for logs.
@@ -119,6 +139,10 @@ weights: string | null,
  * Where to begin.
  */
 resume: Resume, 
+/**
+ * Prunes the network of `weights` before it is trained; ignored on resume.
+ */
+prune?: PruneSpec, 
 /**
  * Where to run.
  */
@@ -184,6 +208,26 @@ score_threshold: number,
  */
 device: DeviceSpec, };
 
+export type QuantMethod = "min_max" | "percentile" | "entropy";
+
+export type QuantSpec = { 
+/**
+ * Its training set calibrates, its validation set measures before and after.
+ */
+dataset: DatasetRef, 
+/**
+ * How ranges of activations are chosen.
+ */
+method: QuantMethod, 
+/**
+ * Training images to calibrate with; fewer are used, and said, when the set is smaller.
+ */
+images: number, 
+/**
+ * Where to run.
+ */
+device: DeviceSpec, };
+
 export type ExportSpec = { 
 /**
  * Task family.
@@ -196,7 +240,38 @@ source: ModelSource,
 /**
  * Folder that gets `inference_model/`.
  */
-save_dir: string, };
+save_dir: string, 
+/**
+ * 8-bit integers instead of fp32.
+ */
+quant?: QuantSpec, };
+
+export type SensitivitySpec = { 
+/**
+ * Task family.
+ */
+task_type: TaskType, 
+/**
+ * The model that is analysed.
+ */
+source: ModelSource, 
+/**
+ * Its validation set measures the loss.
+ */
+dataset: DatasetRef, 
+/**
+ * `<task>/prune`: gets `out.log`, `err.log`, `sensitivities.json`, `sensitivities.png`. Layers that a
+ * table of the same model in there has are not measured again.
+ */
+out_dir: string, 
+/**
+ * Images of one batch.
+ */
+batch_size: number, 
+/**
+ * Where to run.
+ */
+device: DeviceSpec, };
 
 export type ImportSpec = { 
 /**
@@ -216,7 +291,33 @@ dest: string,
  */
 threads: number, };
 
-export type JobSpec = { "kind": "train" } & TrainSpec | { "kind": "evaluate" } & EvaluateSpec | { "kind": "predict" } & PredictSpec | { "kind": "export" } & ExportSpec | { "kind": "import" } & ImportSpec;
+export type JobSpec = { "kind": "train" } & TrainSpec | { "kind": "evaluate" } & EvaluateSpec | { "kind": "predict" } & PredictSpec | { "kind": "export" } & ExportSpec | { "kind": "sensitivity" } & SensitivitySpec | { "kind": "import" } & ImportSpec;
+
+export type PruneSummary = { 
+/**
+ * Multiply-accumulates of one image before.
+ */
+macs_before: number, 
+/**
+ * And after.
+ */
+macs_after: number, 
+/**
+ * Parameters before.
+ */
+parameters_before: number, 
+/**
+ * And after.
+ */
+parameters_after: number, 
+/**
+ * Relative metric loss that each layer was allowed.
+ */
+tolerance: number, 
+/**
+ * Share of channels removed, by group of layers.
+ */
+ratios: Record<string, number>, };
 
 export type JobEvent = { "type": "started", 
 /**
@@ -298,7 +399,11 @@ total: number,
 /**
  * What is being done (`checking`, `copying`, `predicting` …).
  */
-stage: string, } | { "type": "warning", 
+stage: string, 
+/**
+ * Seconds left, where it can be told.
+ */
+eta?: number, } | { "type": "pruned" } & PruneSummary | { "type": "warning", 
 /**
  * One sentence.
  */
@@ -370,6 +475,32 @@ parameters: number,
  */
 macs: number, };
 
+export type SensitivityResult = { 
+/**
+ * True when it was stopped before its last layer; the layers done are kept.
+ */
+stopped: boolean, 
+/**
+ * Absolute `sensitivities.json`.
+ */
+path: string, 
+/**
+ * Name of the metric.
+ */
+metric: string, 
+/**
+ * The metric of the unpruned model.
+ */
+base: number, 
+/**
+ * Layers measured.
+ */
+layers: number, 
+/**
+ * (share of the parameters removed, allowed loss) for losses 0.05, 0.10 … 0.95; empty after a stop.
+ */
+curve: Array<[number, number]>, };
+
 export type ImportResult = { 
 /**
  * The `details` object of the wire contract, as written to `statis.json`. An addon passes on only its
@@ -389,5 +520,5 @@ files: number,
  */
 warnings: Array<string>, };
 
-export type JobOutcome = { "type": "train" } & TrainResult | { "type": "evaluate" } & EvaluateResult | { "type": "predict" } & PredictResult | { "type": "export" } & ExportResult | { "type": "import" } & ImportResult | { "type": "failed" } & JobError;
+export type JobOutcome = { "type": "train" } & TrainResult | { "type": "evaluate" } & EvaluateResult | { "type": "predict" } & PredictResult | { "type": "export" } & ExportResult | { "type": "sensitivity" } & SensitivityResult | { "type": "import" } & ImportResult | { "type": "failed" } & JobError;
 

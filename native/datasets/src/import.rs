@@ -81,6 +81,7 @@ impl Import<'_> {
             done,
             total,
             stage: stage.to_owned(),
+            eta: None,
         });
     }
 

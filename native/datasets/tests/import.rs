@@ -166,7 +166,9 @@ fn folders_become_classes_and_everything_counted_is_copied() {
         .unwrap()
         .iter()
         .map(|e| match e {
-            JobEvent::Progress { stage, done, total } => format!("{stage} {done}/{total}"),
+            JobEvent::Progress {
+                stage, done, total, ..
+            } => format!("{stage} {done}/{total}"),
             other => panic!("{other:?}"),
         })
         .collect();

@@ -182,7 +182,9 @@ fn predicts_images_of_every_size_and_goes_on_past_unreadable_ones() {
         .events
         .iter()
         .filter_map(|e| match e {
-            JobEvent::Progress { done, total, stage } => {
+            JobEvent::Progress {
+                done, total, stage, ..
+            } => {
                 assert_eq!((*total, stage.as_str()), (47, "predicting"));
                 Some(*done)
             }
@@ -398,6 +400,7 @@ fn exports_a_complete_folder_and_replaces_an_older_one() {
             task_type: TaskType::Classification,
             source: source(&at(model), None),
             save_dir: at("new/export 出").display().to_string(),
+            quant: None,
         })
     };
     for _ in 0..2 {

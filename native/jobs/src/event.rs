@@ -4,6 +4,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::PruneSummary;
+
 /// Named values in the order they are shown; `None` stands for NaN or infinity.
 pub type Metrics = IndexMap<String, Option<f64>>;
 
@@ -67,7 +69,13 @@ pub enum JobEvent {
         total: u64,
         /// What is being done (`checking`, `copying`, `predicting` …).
         stage: String,
+        /// Seconds left, where it can be told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[ts(optional)]
+        eta: Option<f64>,
     },
+    /// A pruned training has its network.
+    Pruned(PruneSummary),
     /// Something the user should know that does not end the job.
     Warning {
         /// One sentence.

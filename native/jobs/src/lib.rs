@@ -12,10 +12,11 @@ mod spec;
 pub use error::{ErrorCode, JobError};
 pub use event::{JobEvent, Metrics};
 pub use result::{
-    EvaluateResult, ExportResult, ImportResult, JobOutcome, PredictItem, PredictResult, TrainResult,
+    EvaluateResult, ExportResult, ImportResult, JobOutcome, PredictItem, PredictResult,
+    PruneSummary, SensitivityResult, TrainResult,
 };
 pub use spec::{
     ClassificationParams, DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec,
-    ImportSpec, JobSpec, LrPolicy, ModelSource, Precision, PredictImage, PredictSpec, Resume,
-    TaskType, TrainSpec,
+    ImportSpec, JobSpec, LrPolicy, ModelSource, Precision, PredictImage, PredictSpec, PruneSpec,
+    PruneTarget, QuantMethod, QuantSpec, Resume, SensitivitySpec, TaskType, TrainSpec,
 };

@@ -18,6 +18,8 @@ pub enum JobOutcome {
     Predict(PredictResult),
     /// Model exported.
     Export(ExportResult),
+    /// Sensitivities measured, completely or until a stop.
+    Sensitivity(SensitivityResult),
     /// Dataset checked and copied.
     Import(ImportResult),
     /// The job failed.
@@ -35,6 +37,45 @@ pub struct TrainResult {
     pub best_epoch: Option<u32>,
     /// Metrics of the best model.
     pub best_metrics: Metrics,
+}
+
+/// What pruning did to a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct PruneSummary {
+    /// Multiply-accumulates of one image before.
+    #[ts(type = "number")]
+    pub macs_before: u64,
+    /// And after.
+    #[ts(type = "number")]
+    pub macs_after: u64,
+    /// Parameters before.
+    #[ts(type = "number")]
+    pub parameters_before: u64,
+    /// And after.
+    #[ts(type = "number")]
+    pub parameters_after: u64,
+    /// Relative metric loss that each layer was allowed.
+    pub tolerance: f64,
+    /// Share of channels removed, by group of layers.
+    #[ts(type = "Record<string, number>")]
+    pub ratios: indexmap::IndexMap<String, f64>,
+}
+
+/// End of a sensitivity analysis.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct SensitivityResult {
+    /// True when it was stopped before its last layer; the layers done are kept.
+    pub stopped: bool,
+    /// Absolute `sensitivities.json`.
+    pub path: String,
+    /// Name of the metric.
+    pub metric: String,
+    /// The metric of the unpruned model.
+    pub base: f64,
+    /// Layers measured.
+    pub layers: u32,
+    /// (share of the parameters removed, allowed loss) for losses 0.05, 0.10 … 0.95; empty after a stop.
+    pub curve: Vec<(f64, f64)>,
 }
 
 /// The evaluation report, in the shape of the wire contract (`/project/task/evaluate`).

@@ -15,6 +15,8 @@ pub enum JobSpec {
     Predict(PredictSpec),
     /// Write an inference model (compute host).
     Export(ExportSpec),
+    /// Measure how much each layer can be pruned (compute host).
+    Sensitivity(SensitivitySpec),
     /// Check and copy a dataset (light addon).
     Import(ImportSpec),
 }
@@ -39,6 +41,12 @@ pub enum TaskType {
 pub enum DatasetFormat {
     /// A folder of pictures per class (`datasets.md` 2).
     ImageFolder,
+    /// Pictures with label maps of the same size (`datasets.md` 4).
+    SegmentationPairs,
+    /// Pascal VOC: a picture and an XML file each.
+    Voc,
+    /// MSCOCO: one JSON file for all pictures.
+    Coco,
 }
 
 /// An imported and split dataset.
@@ -106,6 +114,10 @@ pub struct TrainSpec {
     pub weights: Option<String>,
     /// Where to begin.
     pub resume: Resume,
+    /// Prunes the network of `weights` before it is trained; ignored on resume.
+    #[serde(default)]
+    #[ts(optional)]
+    pub prune: Option<PruneSpec>,
     /// Where to run.
     pub device: DeviceSpec,
 }
@@ -232,6 +244,79 @@ pub struct ExportSpec {
     pub source: ModelSource,
     /// Folder that gets `inference_model/`.
     pub save_dir: String,
+    /// 8-bit integers instead of fp32.
+    #[serde(default)]
+    #[ts(optional)]
+    pub quant: Option<QuantSpec>,
+}
+
+/// Post-training quantization: int8 weights per channel, uint8 activations.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct QuantSpec {
+    /// Its training set calibrates, its validation set measures before and after.
+    pub dataset: DatasetRef,
+    /// How ranges of activations are chosen.
+    pub method: QuantMethod,
+    /// Training images to calibrate with; fewer are used, and said, when the set is smaller.
+    pub images: u32,
+    /// Where to run.
+    pub device: DeviceSpec,
+}
+
+/// How ranges of activations are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum QuantMethod {
+    /// Smallest and largest value.
+    MinMax,
+    /// All but the outermost values.
+    Percentile,
+    /// Least Kullback-Leibler divergence.
+    #[default]
+    Entropy,
+}
+
+/// What a pruned training removes before its first step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct PruneSpec {
+    /// Sensitivities of the parent task, as its analysis wrote them.
+    pub sensitivities: String,
+    /// How much to remove.
+    pub target: PruneTarget,
+}
+
+/// How much pruning removes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum PruneTarget {
+    /// Every layer as far as a relative loss of the metric allows.
+    Loss {
+        /// At least 0.
+        value: f64,
+    },
+    /// The tolerance whose ratios remove about this share of the multiply-accumulates.
+    Flops {
+        /// Between 0 and 1, both excluded.
+        value: f64,
+    },
+}
+
+/// A sensitivity analysis.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct SensitivitySpec {
+    /// Task family.
+    pub task_type: TaskType,
+    /// The model that is analysed.
+    pub source: ModelSource,
+    /// Its validation set measures the loss.
+    pub dataset: DatasetRef,
+    /// `<task>/prune`: gets `out.log`, `err.log`, `sensitivities.json`, `sensitivities.png`. Layers that a
+    /// table of the same model in there has are not measured again.
+    pub out_dir: String,
+    /// Images of one batch.
+    pub batch_size: u32,
+    /// Where to run.
+    pub device: DeviceSpec,
 }
 
 /// A dataset import.

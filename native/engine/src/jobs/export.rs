@@ -35,6 +35,12 @@ pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
             "export of this task type is not available yet",
         ));
     }
+    if spec.quant.is_some() {
+        return Err(EngineError::new(
+            ErrorCode::Unsupported,
+            "quantization is not available yet",
+        ));
+    }
     Heart::default().beat_during(context.sink, |heart| {
         heart.stage("exporting");
         let progress = |done: u64| {
@@ -43,6 +49,7 @@ pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
                 done,
                 total: 3,
                 stage,
+                eta: None,
             });
         };
         progress(0);

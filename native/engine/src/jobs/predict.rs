@@ -84,6 +84,7 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
             done: done as u64,
             total,
             stage,
+            eta: None,
         });
     };
     progress(0);

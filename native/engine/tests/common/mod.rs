@@ -97,6 +97,7 @@ pub fn spec(dir: &Path, task: &str, model: &str) -> TrainSpec {
         },
         weights: None,
         resume: Resume::Fresh,
+        prune: None,
         device: DeviceSpec {
             cuda: vec![],
             threads: 2,
