@@ -57,7 +57,8 @@ pub enum Pipeline {
 impl Pipeline {
     /// The training transforms that these parameters ask for.
     pub fn classify_train(params: &ClassificationParams) -> Self {
-        let [height, width] = params.image_shape;
+        let [height, width] = params.common.image_shape;
+        let params = &params.augment;
         let jitter = |on: bool, range: f32, prob: f32| on.then_some(Jitter { range, prob });
         let chance = |on: bool, prob: f32| if on { prob } else { 0.0 };
         Self::ClassifyTrain(ClassifyTrain {
@@ -84,7 +85,7 @@ impl Pipeline {
 
     /// The validation transforms that belong to these parameters.
     pub fn classify_eval(params: &ClassificationParams) -> Self {
-        let [height, width] = params.image_shape;
+        let [height, width] = params.common.image_shape;
         Self::classify_eval_of(height as usize, width as usize)
     }
 

@@ -170,7 +170,7 @@ fn predict_batch(
     parallel(
         &with_scores,
         threads,
-        |(PredictImage::File { path, output }, prepared, scores)| {
+        |(PredictImage::File { path, output, .. }, prepared, scores)| {
             let mut item = PredictItem {
                 source: path.clone(),
                 picture: None,

@@ -126,7 +126,7 @@ impl Session<'_> {
         let mut loader = Loader::new(LoaderConfig {
             samples: self.plan.train.clone(),
             batch_size: p.batch_size as usize,
-            pipeline: Pipeline::classify_train(p),
+            pipeline: Pipeline::classify_train(&self.plan.classifier),
             shuffle_seed: Some(p.seed),
             epoch: u64::from(self.state.epoch) + 1,
             start_batch: self.state.step as usize,
@@ -172,7 +172,7 @@ impl Session<'_> {
         let placement = self.learner.network.placement();
         let mut result = None;
         if usable {
-            let p = &self.plan.params;
+            let p = &self.plan.classifier;
             let input = normalized_input(
                 &batch.images,
                 [batch.n, batch.h, batch.w],
@@ -181,7 +181,7 @@ impl Session<'_> {
                 placement,
             )?;
             let labels = Tensor::f_from_slice(&batch.labels)?.f_to_device(placement.device)?;
-            let seed = dropout_seed(p.seed, self.state.global_step);
+            let seed = dropout_seed(p.common.seed, self.state.global_step);
             result = Some((self.learner.step(&input, &labels, lr, seed)?, labels));
         }
         self.state.advance_to(self.state.step + 1);

@@ -31,10 +31,10 @@ pub fn validate(
     cancel: &CancelToken,
     heart: &Heart,
 ) -> Result<Option<Validation>> {
-    let p = &plan.params;
+    let p = &plan.classifier;
     let mut loader = Loader::new(LoaderConfig {
         samples: plan.data.val.clone(),
-        batch_size: p.batch_size as usize,
+        batch_size: plan.params.batch_size as usize,
         pipeline: Pipeline::classify_eval(p),
         shuffle_seed: None,
         epoch: 0,
