@@ -157,7 +157,7 @@ fn begin(
         let learner = Learner {
             network,
             optimizer,
-            label_smoothing: plan.params.label_smoothing,
+            label_smoothing: plan.classifier.label_smoothing,
         };
         return Ok((learner, state));
     };
@@ -184,7 +184,7 @@ fn begin(
     let learner = Learner {
         network,
         optimizer,
-        label_smoothing: plan.params.label_smoothing,
+        label_smoothing: plan.classifier.label_smoothing,
     };
     Ok((learner, state))
 }
@@ -211,7 +211,7 @@ fn fresh_network(
             model: &plan.params.model,
             labels: &plan.data.labels,
             image_size: plan.params.image_shape.map(|side| side as usize),
-            criterion: prune::criterion(spec.task_type),
+            criterion: prune::criterion(spec.params.task_type()),
         },
     )?;
     plan.notes.extend(start.notes);
