@@ -18,5 +18,6 @@ pub use result::{
 pub use spec::{
     ClassificationParams, DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec,
     ImportSpec, JobSpec, LrPolicy, ModelSource, Precision, PredictImage, PredictSpec, PruneSpec,
-    PruneTarget, QuantMethod, QuantSpec, Resume, SensitivitySpec, TaskType, TrainSpec,
+    PruneTarget, QuantMethod, QuantSpec, Resume, SensitivitySpec, SourceFormat, TaskType,
+    TrainSpec,
 };

@@ -35,6 +35,7 @@ fn generated_typescript_is_current() {
         QuantSpec,
         ExportSpec,
         SensitivitySpec,
+        SourceFormat,
         ImportSpec,
         JobSpec,
         PruneSummary,
