@@ -1,7 +1,7 @@
 /** What every service needs, and small things that several of them do. */
 import type { JobOutcome } from '../compute/jobs.gen.js';
 import type { Logger } from '../compute/logger.js';
-import type { Compute, JobHandle, JobRequest } from '../compute/ports.js';
+import type { Compute, JobHandle, JobRequest, JobState } from '../compute/ports.js';
 import type { WeightsApi } from './contracts.js';
 import { PROJECT_TYPES, type ProjectType } from './enums.js';
 import { invalidArgument, OarlockError, unsupported } from './errors.js';
@@ -46,6 +46,15 @@ export function readType(field: string, value: string | number): { type: Project
     `${field} must be one of ${PROJECT_TYPES.join(', ')} or remote_segmentation, not "${text.slice(0, 60)}".`,
   );
 }
+
+/** What a job is doing beside its work; empty while it works. */
+export const JOB_MESSAGES: Readonly<Record<JobState, string>> = {
+  queued: 'Waiting for a device.',
+  starting: 'Starting.',
+  running: '',
+  stalled: 'No sign of life for a while.',
+  stopping: 'Stopping.',
+};
 
 /** Submits a job whose beginning is stored already, so that a refusal has to become its end. */
 export function submitted(compute: Compute, request: JobRequest): JobHandle {

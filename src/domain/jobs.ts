@@ -8,11 +8,11 @@ import type { EvaluateArgs, ExportArgs, JobsApi, PredictArgs, TasksApi } from '.
 import { TaskStatus } from './enums.js';
 import { invalidArgument, notReady, unsupported } from './errors.js';
 import { exportFolder } from './export-folder.js';
-import { ordinals } from './params/index.js';
 import { listedImages, receivedImage, testImages } from './predict-images.js';
 import type { SideJob, SideJobRecord, TaskRecord } from './records.js';
 import type { SideJobRunner } from './side-job-runner.js';
 import { next } from './states.js';
+import { taskDevice } from './task-devices.js';
 import type { Trash } from './trash.js';
 
 /** Machine-readable predictions kept with the state; all of them are in the file. */
@@ -185,11 +185,7 @@ export class Jobs implements JobsApi {
     return { message, result: items.slice(0, KEPT_RESULTS) };
   }
 
-  /** The task's first GPU that is there, else the CPU. */
-  async #devices(task: TaskRecord): Promise<number[]> {
-    const wanted = ordinals(String(task.params.cuda_visible_devices ?? ''));
-    if (wanted.length === 0) return [];
-    const { gpus } = await this.#context.compute.devices();
-    return wanted.filter((index) => gpus.some((gpu) => gpu.index === index)).slice(0, 1);
+  #devices(task: TaskRecord): Promise<number[]> {
+    return taskDevice(this.#context, task);
   }
 }
