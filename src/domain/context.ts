@@ -67,9 +67,17 @@ export function submitted(compute: Compute, request: JobRequest): JobHandle {
   }
 }
 
-/** Refuses what needs annotations or models that are not there yet. */
+/** Refuses what needs annotations that are not there yet. */
 export function requireClassification(type: ProjectType, what: string): void {
   if (type !== 'classification') throw unsupported(`${what} for ${type} is not available yet.`);
+}
+
+/** Types whose models can be trained and used. */
+const USABLE: readonly ProjectType[] = ['classification', 'segmentation'];
+
+/** Refuses what needs models that are not there yet. */
+export function requireUsable(type: ProjectType, what: string): void {
+  if (!USABLE.includes(type)) throw unsupported(`${what} for ${type} is not available yet.`);
 }
 
 const MAX_TEXT = 4096;

@@ -3,7 +3,7 @@ import { mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobOutcome, PredictImage } from '../compute/jobs.gen.js';
 import { writeFileAtomic } from './atomic-file.js';
-import { type DomainContext, requireClassification } from './context.js';
+import { type DomainContext, requireUsable } from './context.js';
 import type { EvaluateArgs, ExportArgs, JobsApi, PredictArgs, TasksApi } from './contracts.js';
 import { TaskStatus } from './enums.js';
 import { invalidArgument, notReady, unsupported } from './errors.js';
@@ -50,7 +50,7 @@ export class Jobs implements JobsApi {
     await this.#context.requireSpace();
     const path = join(task.path, 'eval_res.json');
     await this.#runner.start(task, 'evaluate', async () => ({
-      spec: { kind: 'evaluate', task_type: 'classification', source: { checkpoint, epoch }, topk },
+      spec: { kind: 'evaluate', task_type: this.#tasks.typeOf(task), source: { checkpoint, epoch }, topk },
       args: { epoch, topk, path },
       total: 0,
       finish: async (outcome) => {
@@ -79,7 +79,7 @@ export class Jobs implements JobsApi {
         return {
           spec: {
             kind: 'predict',
-            task_type: 'classification',
+            task_type: this.#tasks.typeOf(task),
             source: { checkpoint, epoch },
             images,
             out_dir: outDir,
@@ -110,7 +110,7 @@ export class Jobs implements JobsApi {
     await this.#runner.start(task, 'export', async () => {
       await mkdir(saveDir, { recursive: true });
       return {
-        spec: { kind: 'export', task_type: 'classification', source: { checkpoint, epoch }, save_dir: saveDir },
+        spec: { kind: 'export', task_type: this.#tasks.typeOf(task), source: { checkpoint, epoch }, save_dir: saveDir },
         args: { epoch, save_dir: saveDir },
         total: 0,
         finish: async (outcome) => {
@@ -147,17 +147,17 @@ export class Jobs implements JobsApi {
 
   #checked(tid: string, what: string): TaskRecord {
     const task = this.#tasks.get(tid);
-    requireClassification(this.#tasks.typeOf(task), what);
+    requireUsable(this.#tasks.typeOf(task), what);
     return task;
   }
 
   async #images(task: TaskRecord, list: readonly string[]): Promise<PredictImage[]> {
-    if (list.length > 0) return listedImages(this.#context.paths, list);
+    if (list.length > 0) return listedImages(this.#context.paths, list, this.#tasks.typeOf(task));
     const { store } = this.#context;
     const dataset = store.get('dataset', store.get('project', task.pid)?.did ?? '');
     if (dataset === undefined)
       throw notReady(`The project ${task.pid} has no dataset.`, 'Send image_data or img_list.');
-    return testImages(dataset.path);
+    return testImages(dataset);
   }
 
   async #emptied(folder: string): Promise<void> {

@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobOutcome } from '../compute/jobs.gen.js';
 import { weightsDigest } from './checkpoints.js';
-import { type DomainContext, requireClassification } from './context.js';
+import { type DomainContext, requireUsable } from './context.js';
 import type { PruneLog, PruningApi, TasksApi } from './contracts.js';
 import { PruneStatus } from './enums.js';
 import { notReady, unsupported } from './errors.js';
@@ -14,7 +14,7 @@ import { key, type SideJobPlan } from './side-jobs.js';
 import { next } from './states.js';
 import { taskDevice } from './task-devices.js';
 import { clock } from './time.js';
-import { readyDataset } from './training-plan.js';
+import { datasetRef, readyDataset } from './training-plan.js';
 
 /** What a finished analysis leaves in its record. */
 export interface PruneResult {
@@ -109,7 +109,7 @@ export class Pruning implements PruningApi {
         'YOLOv3, PPYOLO and PicoDet can be pruned.',
       );
     }
-    requireClassification(type, 'The pruning analysis');
+    requireUsable(type, 'The pruning analysis');
   }
 
   /** `partial`: an earlier analysis whose measured layers are kept if it was of the same model and data. */
@@ -128,7 +128,7 @@ export class Pruning implements PruningApi {
         kind: 'sensitivity',
         task_type: this.#tasks.typeOf(task),
         source: { checkpoint, epoch: null },
-        dataset: { format: 'image_folder', root: dataset.path },
+        dataset: datasetRef(dataset),
         out_dir: folder,
         batch_size: Math.max(MIN_BATCH, Number(this.#tasks.params(task.id).batch_size)),
         device: { cuda, threads: this.#context.config.threads, precision: 'fp32' },

@@ -2,6 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from './atomic-file.js';
+import { readChannels } from './channels.js';
 import { checkpointFolder, savedEpochs } from './checkpoints.js';
 import { checkText, type DomainContext, Locks } from './context.js';
 import type { NewTask, TasksApi } from './contracts.js';
@@ -249,7 +250,9 @@ export class Tasks implements TasksApi {
     const { compute, weights } = this.#context;
     const { gpus: present } = await compute.devices();
     const chosen = wanted === undefined ? present.slice(0, 1) : present.filter((gpu) => wanted.includes(gpu.index));
+    const channels = dataset.remote === true ? await readChannels(dataset.path).catch(() => undefined) : undefined;
     return {
+      ...(channels === undefined ? {} : { channels }),
       trainImages: dataset.status === DatasetStatus.XSPLITED ? (dataset.counts?.train ?? null) : null,
       classes: dataset.counts?.labels ?? 0,
       gpus: chosen.map((gpu) => gpu.index),

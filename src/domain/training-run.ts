@@ -168,7 +168,12 @@ export class TrainingRun {
     this.#fetching = true;
     this.message = `Looking for the pretrained weights ${wanted}.`;
     const path = await this.#context.weights.resolve(
-      { type, model: params.model, wanted },
+      {
+        type,
+        model: params.model,
+        backbone: 'backbone' in params ? (params.backbone ?? undefined) : undefined,
+        wanted,
+      },
       {
         signal: this.#abort.signal,
         onProgress: ({ downloaded, total, bytesPerSecond }) => {
@@ -201,13 +206,13 @@ export class TrainingRun {
   }
 
   #submit({ weights, prune }: StartPoint): JobHandle {
-    const { datasetPath, params, cuda, precision } = this.#plan;
+    const { dataset, params, cuda, precision } = this.#plan;
     const { id, path } = this.#task;
     const spec: JobSpec = {
       kind: 'train',
       task_id: id,
       task_dir: path,
-      dataset: { format: 'image_folder', root: datasetPath },
+      dataset,
       params,
       weights,
       resume: this.#resume,
