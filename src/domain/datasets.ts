@@ -14,7 +14,7 @@ import type {
 } from './contracts.js';
 import { DatasetImports, requireDataset } from './dataset-imports.js';
 import { DetailsCache } from './details-cache.js';
-import { DatasetStatus, type ProjectType } from './enums.js';
+import { DatasetStatus, type ProjectType, TaskStatus } from './enums.js';
 import { conflict, invalidArgument, notFound, notReady } from './errors.js';
 import type { DatasetCounts, DatasetRecord } from './records.js';
 import type { Tx } from './repository.js';
@@ -250,11 +250,13 @@ export class Datasets implements DatasetsApi {
         .map((project) => project.id),
     );
     if (bound.size === 0) return;
-    const busy = tx.list('task').find((task) => bound.has(task.pid) && IN_TRAINING.includes(task.status));
+    const reading = [...IN_TRAINING, TaskStatus.XPRUNEING];
+    const busy = tx.list('task').find((task) => bound.has(task.pid) && reading.includes(task.status));
     if (busy === undefined) return;
+    const does = busy.status === TaskStatus.XPRUNEING ? 'is analysed with it' : 'trains on it';
     throw conflict(
       stateName('task', busy.status),
-      `${did} cannot be ${what} while ${busy.id} trains on it.`,
+      `${did} cannot be ${what} while ${busy.id} ${does}.`,
       'Stop that task first.',
     );
   }

@@ -1,5 +1,5 @@
 /** What the store holds. Records are immutable: a change puts a new object. */
-import type { SourceFormat } from '../compute/jobs.gen.js';
+import type { PruneSummary, SourceFormat } from '../compute/jobs.gen.js';
 import type { DatasetStatus, PretrainedModelStatus, ProjectType, TaskStatus } from './enums.js';
 import type { TrainParams } from './params/index.js';
 
@@ -99,6 +99,8 @@ export interface TrainingRecord {
   readonly epochs: Record<string, MetricValues>;
   readonly best_epoch: number | null;
   readonly best_metrics: MetricValues | null;
+  /** What was removed before a pruned training; absent in records of older versions. */
+  readonly pruning?: PruneSummary | null;
   /** Remarks: replaced values, skipped weights, warnings; newest last, bounded. */
   readonly notes: readonly string[];
 }
@@ -120,7 +122,7 @@ export interface SideJobRecord {
   readonly total: number;
   /** Arguments as used: epoch, top-k, folders … */
   readonly args: Record<string, unknown>;
-  /** Evaluation: the report. Prediction: machine-readable list. Export: sizes. */
+  /** Evaluation: the report. Prediction: machine-readable list. Export: sizes. Pruning analysis: `PruneResult`. */
   readonly result: unknown;
 }
 
