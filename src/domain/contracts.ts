@@ -1,4 +1,5 @@
 /** What the routes may ask of the domain. Every method throws `OarlockError` for refusals. */
+import type { SourceFormat } from '../compute/jobs.gen.js';
 import type { ProjectType } from './enums.js';
 import type { TrainParams } from './params/index.js';
 import type {
@@ -29,6 +30,21 @@ export interface NewDataset {
   remote?: boolean;
 }
 
+export interface ImportOptions {
+  /** Part of a demo. */
+  demo?: boolean;
+  /** What the folder holds; left out: recognised. */
+  format?: SourceFormat;
+}
+
+/** How labels are drawn into a picture. */
+export interface PreviewOptions {
+  /** Names of the classes at the right (segmentation). */
+  legend: boolean;
+  /** Channels shown as red, green and blue (remote sensing); null: the first three. */
+  channels: readonly number[] | null;
+}
+
 /** Progress of an import that is copying. */
 export interface CopyProgress {
   pid: number;
@@ -46,7 +62,7 @@ export interface DatasetsApi {
   projectsOf(did: string): string[];
   create(dataset: NewDataset): Promise<DatasetRecord>;
   /** Checks the folder, marks XCHECKING and starts the import; `done` settles when it has ended. */
-  import(did: string, path: string, options?: { demo?: boolean }): Promise<{ done: Promise<void> }>;
+  import(did: string, path: string, options?: ImportOptions): Promise<{ done: Promise<void> }>;
   /** Ends a running import; it becomes XCHECKFAIL or XCOPYFAIL with `reason`. */
   cancelImport(did: string, reason: string): Promise<void>;
   split(did: string, val: number, test: number, seed?: number): Promise<void>;
@@ -54,6 +70,10 @@ export interface DatasetsApi {
   details(did: string): Promise<DatasetDetails | null>;
   /** The same as UTF-8 JSON, safe for the PaddleX page; cached per content. */
   detailsJson(did: string): Promise<Buffer | null>;
+  /** A PNG of one of its pictures with the labels drawn in; `path` as in `file_info`, or the picture's name. */
+  preview(did: string, path: string, options: PreviewOptions): Promise<Buffer>;
+  /** JSON of an instance segmentation annotation: sizes, classes, boxes, polygons. */
+  annotation(path: string): Promise<string>;
   /** Refused while projects are bound; `force` also cancels a running import. */
   delete(did: string, options?: { force?: boolean }): Promise<void>;
 }

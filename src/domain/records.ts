@@ -1,5 +1,5 @@
 /** What the store holds. Records are immutable: a change puts a new object. */
-import type { PruneSummary } from '../compute/jobs.gen.js';
+import type { PruneSummary, SourceFormat } from '../compute/jobs.gen.js';
 import type { DatasetStatus, PretrainedModelStatus, ProjectType, TaskStatus } from './enums.js';
 import type { TrainParams } from './params/index.js';
 
@@ -27,6 +27,8 @@ export interface DatasetRecord {
   readonly message: string;
   /** Folder of the running or last import. */
   readonly source: string | null;
+  /** What that folder was said to hold; left out: recognised. */
+  readonly format?: SourceFormat;
   /** The import belongs to a demo, so that stopping the demo cancels it. */
   readonly demo: boolean;
   /** Known once imported. */

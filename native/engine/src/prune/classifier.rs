@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use oarlock_datasets::{self as datasets, ImageCache, Loader, LoaderConfig, Pipeline, Sample};
+use oarlock_datasets::{
+    self as datasets, ClassifyPipeline, ImageCache, Loader, LoaderConfig, Sample,
+};
 use oarlock_jobs::{ErrorCode, JobError};
 use tch::{Kind, Tensor};
 
@@ -24,10 +26,12 @@ pub enum Reading {
     EachTime,
 }
 
+type Visit<'a> = dyn FnMut(datasets::Batch<i64>) -> Result<Option<datasets::Batch<i64>>> + 'a;
+
 /// Labelled images and `acc1` over them.
 pub struct ClassifierSet {
-    config: LoaderConfig,
-    stored: Option<Vec<datasets::Batch>>,
+    config: LoaderConfig<ClassifyPipeline>,
+    stored: Option<Vec<datasets::Batch<i64>>>,
     images: usize,
     preprocessing: Preprocessing,
     classes: usize,
@@ -58,7 +62,7 @@ impl ClassifierSet {
             config: LoaderConfig {
                 samples,
                 batch_size: batch_size.max(1),
-                pipeline: Pipeline::ClassifyEval {
+                pipeline: ClassifyPipeline::Eval {
                     crop: (side, side),
                     resize_short: preprocessing.resize_short as usize,
                 },
@@ -69,6 +73,7 @@ impl ClassifierSet {
                 threads: 0,
                 prefetch: 2,
                 cache: None,
+                memory: None,
                 max_corrupt_fraction: MAX_CORRUPT,
             },
             stored: None,
@@ -89,9 +94,10 @@ impl ClassifierSet {
             let reasons = batch.skipped.iter();
             skipped.extend(reasons.map(|(path, why)| format!("'{}': {why}", path.display())));
             if keep {
-                stored.push(std::mem::take(batch));
+                stored.push(batch);
+                return Ok(None);
             }
-            Ok(())
+            Ok(Some(batch))
         })?;
         if images == 0 {
             return Err(EngineError::new(
@@ -104,22 +110,24 @@ impl ClassifierSet {
         Ok(set)
     }
 
-    /// One pass of the loader.
-    fn load(&self, visit: &mut dyn FnMut(&mut datasets::Batch) -> Result<()>) -> Result<()> {
+    /// One pass of the loader; batches that come back from `visit` lend their memory to later ones.
+    fn load(&self, visit: &mut Visit) -> Result<()> {
         let mut loader = Loader::new(self.config.clone()).map_err(JobError::from)?;
         while let Some(batch) = loader.next() {
-            let mut batch = batch.map_err(JobError::from)?;
-            if batch.n > 0 {
-                visit(&mut batch)?;
+            let batch = batch.map_err(JobError::from)?;
+            if batch.n == 0 {
+                continue;
             }
-            loader.recycle(batch.images);
+            if let Some(batch) = visit(batch)? {
+                loader.recycle(batch.images);
+            }
         }
         Ok(())
     }
 
     fn each(&self, visit: &mut dyn FnMut(&Batch, &[i64]) -> Result<()>) -> Result<()> {
         let mut number = 0;
-        let mut one = |batch: &datasets::Batch| {
+        let mut one = |batch: &datasets::Batch<i64>| {
             let input = || {
                 normalized_input(
                     &batch.images,
@@ -135,11 +143,11 @@ impl ClassifierSet {
                 input: &input,
             };
             number += 1;
-            visit(&view, &batch.labels)
+            visit(&view, &batch.targets)
         };
         match &self.stored {
             Some(stored) => stored.iter().try_for_each(one),
-            None => self.load(&mut |batch| one(batch)),
+            None => self.load(&mut |batch| one(&batch).map(|()| Some(batch))),
         }
     }
 }

@@ -73,7 +73,7 @@ fn cut_point(sizes: &Sizes, group: &ChannelGroup) -> CutPoint {
     let outputs = sizes.outputs.iter();
     let mut keep: BTreeSet<NodeId> = inputs.chain(outputs).copied().collect();
     keep.retain(|&id| !renewed[id]);
-    sizes.shrink(&mut keep);
+    sizes.shrink(&mut keep, &renewed);
     let keep: Vec<NodeId> = keep.into_iter().filter(|&id| !sizes.is_image(id)).collect();
     CutPoint {
         group: group.name.clone(),
@@ -100,7 +100,7 @@ enum Effect {
 fn renewed(graph: &Graph, group: &ChannelGroup) -> Vec<bool> {
     let mut effects: Vec<Effect> = Vec::with_capacity(graph.nodes.len());
     for (id, node) in graph.nodes.iter().enumerate() {
-        let inputs = node.inputs.iter().map(|&input| effects[input]);
+        let inputs = node.value_inputs().iter().map(|&input| effects[input]);
         let before = inputs.max().unwrap_or(Effect::Same);
         let mixes = match node.op {
             Op::Conv2d { .. } => !is_depthwise(&node.op),
@@ -151,8 +151,8 @@ impl<'a> Sizes<'a> {
         kept.map(|&id| self.bytes[id]).sum()
     }
 
-    /// Replaces values by what they are cheaply made of while that takes less room.
-    fn shrink(&self, keep: &mut BTreeSet<NodeId>) {
+    /// Replaces values by what they are cheaply made of while that takes less room and does not change.
+    fn shrink(&self, keep: &mut BTreeSet<NodeId>, renewed: &[bool]) {
         // From the back: what replaces a value stands before it.
         let mut at = keep.last().copied();
         while let Some(id) = at {
@@ -160,6 +160,10 @@ impl<'a> Sizes<'a> {
             let mut source = id;
             while self.macs[source] == 0 {
                 let inputs = &self.graph.nodes[source].inputs;
+                // A map of which only the size is read may change.
+                if inputs.iter().any(|&input| renewed[input]) {
+                    break;
+                }
                 other.remove(&source);
                 other.extend(inputs);
                 if !inputs.is_empty() && self.bytes(&other) < self.bytes(&*keep) {
