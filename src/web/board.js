@@ -8,7 +8,7 @@ at('title').textContent = `${tid}: training curves`;
 document.title = `${tid} · Oarlock`;
 
 /** Metrics worth seeing first. */
-const ORDER = ['loss', 'acc1', 'lr'];
+const ORDER = ['loss', 'acc1', 'miou', 'lr'];
 const rank = (name) => (ORDER.indexOf(name) + ORDER.length + 1) % (ORDER.length + 1);
 
 let data;
