@@ -46,4 +46,4 @@ pub use quantize::{
     Affine, Calibration, Histogram, Quantization, QuantizedData, QuantizedTensor, Range,
     calibration_values, quantize,
 };
-pub use shape::{Value, infer_shapes};
+pub use shape::{Value, infer_shapes, same_padding};

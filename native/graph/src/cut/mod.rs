@@ -69,7 +69,7 @@ fn cut_point(sizes: &Sizes, group: &ChannelGroup) -> CutPoint {
     let outputs = sizes.outputs.iter();
     let mut keep: BTreeSet<NodeId> = inputs.chain(outputs).copied().collect();
     keep.retain(|&id| !changed[id]);
-    sizes.shrink(&mut keep);
+    sizes.shrink(&mut keep, &changed);
     let keep: Vec<NodeId> = keep.into_iter().filter(|&id| !sizes.is_image(id)).collect();
     CutPoint {
         group: group.name.clone(),
@@ -84,7 +84,7 @@ fn cut_point(sizes: &Sizes, group: &ChannelGroup) -> CutPoint {
 fn changed(graph: &Graph, group: &ChannelGroup) -> Vec<bool> {
     let mut changed = vec![false; graph.nodes.len()];
     for (id, node) in graph.nodes.iter().enumerate() {
-        changed[id] = group.layers.contains(&id) || node.inputs.iter().any(|&i| changed[i]);
+        changed[id] = group.layers.contains(&id) || node.value_inputs().iter().any(|&i| changed[i]);
     }
     changed
 }
@@ -124,8 +124,8 @@ impl<'a> Sizes<'a> {
         kept.map(|&id| self.bytes[id]).sum()
     }
 
-    /// Replaces values by what they are cheaply made of while that takes less room.
-    fn shrink(&self, keep: &mut BTreeSet<NodeId>) {
+    /// Replaces values by what they are cheaply made of while that takes less room and does not change.
+    fn shrink(&self, keep: &mut BTreeSet<NodeId>, changed: &[bool]) {
         // From the back: what replaces a value stands before it.
         let mut at = keep.last().copied();
         while let Some(id) = at {
@@ -133,6 +133,10 @@ impl<'a> Sizes<'a> {
             let mut source = id;
             while self.macs[source] == 0 {
                 let inputs = &self.graph.nodes[source].inputs;
+                // A map of which only the size is read may change.
+                if inputs.iter().any(|&input| changed[input]) {
+                    break;
+                }
                 other.remove(&source);
                 other.extend(inputs);
                 if !inputs.is_empty() && self.bytes(&other) < self.bytes(&*keep) {
