@@ -43,12 +43,6 @@ impl Plan {
     /// # Errors
     /// `InvalidArgument` naming the parameter, or what the family says of its data.
     pub fn new(spec: &TrainSpec, placement: Placement) -> Result<Self> {
-        if spec.prune.is_some() {
-            return Err(EngineError::new(
-                ErrorCode::Unsupported,
-                "pruned training is not available yet",
-            ));
-        }
         let mut params = spec.params.clone();
         let mut notes = Vec::new();
         check(&params)?;
