@@ -91,15 +91,22 @@ export function taskRoutes({ tasks, training, store }: TaskServices): Route[] {
           .nullish()
           .describe('Training parameters, as an object or the same as JSON text; missing ones take suggested values'),
         desc,
-        parent_id: z.string().nullish().describe('For a pruning task: the task whose model is pruned'),
+        parent_id: z
+          .string()
+          .nullish()
+          .describe(
+            'For a pruning task: the task whose model is pruned and whose parameters are copied; train is ignored',
+          ),
       }),
       output: z.object({ tid: z.string() }),
       async handle(input) {
+        const parent = input.parent_id ?? '';
         const { id } = await tasks.create({
           pid: input.pid,
-          train: readTrainArgument(input.train),
+          // A pruning task has its parent's.
+          train: parent === '' ? readTrainArgument(input.train) : {},
           desc: input.desc ?? '',
-          parent_id: input.parent_id ?? '',
+          parent_id: parent,
         });
         return { tid: id };
       },
