@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig};
+use oarlock_datasets::{Batch, ClassifyPipeline, Loader, LoaderConfig, LoaderStats};
 use oarlock_jobs::{ErrorCode, JobError, JobEvent, TrainResult};
 use tch::{Device, Tensor};
 
@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::progress::{At, Clock, Pending};
 use super::state::{Best, EpochSums, TrainState};
 use super::validate::{Validation, validate};
-use crate::exec::normalized_input;
+use crate::exec::{batch_input, batch_memory};
 use crate::records::{EventWriter, OutLog, TrainLine};
 use crate::runtime::heartbeat::Heart;
 use crate::{EngineError, JobContext, Result};
@@ -71,6 +71,7 @@ impl Pace {
 struct Timing {
     step: f64,
     wait: f64,
+    cache_hit_rate: Option<f64>,
 }
 
 impl Session<'_> {
@@ -134,7 +135,7 @@ impl Session<'_> {
             threads: 0,
             prefetch: 3,
             cache: self.plan.cache.clone(),
-            memory: None,
+            memory: batch_memory(self.learner.network.placement()),
             max_corrupt_fraction: self.plan.max_corrupt_fraction,
         })
         .map_err(JobError::from)?;
@@ -151,20 +152,21 @@ impl Session<'_> {
             }
             // Batches without a single readable image are not delivered: the epoch may end early.
             let Some(batch) = loader.next() else { break };
-            let batch = batch.map_err(JobError::from)?;
+            let mut batch = batch.map_err(JobError::from)?;
             for (path, reason) in &batch.skipped {
                 self.warn(&format!("'{}' was skipped: {reason}", path.display()));
             }
-            self.step(&batch, loader.stats().last_wait_seconds)?;
+            self.step(&mut batch, &loader.stats())?;
             loader.recycle(batch.images);
             self.heart.tick();
         }
         self.state.advance_to(self.state.steps_per_epoch);
         self.flush()?;
+        self.note(&format!("Data: {}.", loader.stats()));
         Ok(Flow::Done)
     }
 
-    fn step(&mut self, batch: &oarlock_datasets::Batch<i64>, wait: f64) -> Result<()> {
+    fn step(&mut self, batch: &mut Batch<i64>, data: &LoaderStats) -> Result<()> {
         self.state
             .advance_to(u32::try_from(batch.index).unwrap_or(u32::MAX));
         let lr = self.plan.schedule.rate(self.state.global_step);
@@ -174,8 +176,8 @@ impl Session<'_> {
         let mut result = None;
         if usable {
             let p = &self.plan.params;
-            let input = normalized_input(
-                &batch.images,
+            let input = batch_input(
+                &mut batch.images,
                 [batch.n, batch.h, batch.w],
                 p.image_mean,
                 p.image_std,
@@ -209,7 +211,8 @@ impl Session<'_> {
                 pending,
                 Timing {
                     step: seconds,
-                    wait,
+                    wait: data.last_wait_seconds,
+                    cache_hit_rate: data.cache_hit_rate(),
                 },
             ));
             // A GPU gets until the next report to compute these: no step waits for them.
@@ -262,6 +265,7 @@ impl Session<'_> {
             step_seconds: timing.step,
             data_wait_seconds: timing.wait,
             images_per_second: self.pace.clock.throughput(),
+            cache_hit_rate: timing.cache_hit_rate,
         });
         Ok(())
     }

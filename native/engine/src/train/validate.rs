@@ -5,7 +5,7 @@ use oarlock_jobs::{ErrorCode, JobError, Metrics};
 use tch::Kind;
 
 use super::plan::Plan;
-use crate::exec::{Network, download, normalized_input};
+use crate::exec::{Network, batch_input, batch_memory, download};
 use crate::records::EvalDetails;
 use crate::runtime::heartbeat::Heart;
 use crate::{CancelToken, EngineError, Result};
@@ -43,7 +43,7 @@ pub fn validate(
         threads: 0,
         prefetch: 2,
         cache: plan.cache.clone(),
-        memory: None,
+        memory: batch_memory(network.placement()),
         max_corrupt_fraction: plan.max_corrupt_fraction,
     })
     .map_err(JobError::from)?;
@@ -57,13 +57,13 @@ pub fn validate(
             return Ok(None);
         }
         let Some(batch) = loader.next() else { break };
-        let batch = batch.map_err(JobError::from)?;
+        let mut batch = batch.map_err(JobError::from)?;
         skipped += batch.skipped.len();
         if batch.n == 0 {
             continue;
         }
-        let input = normalized_input(
-            &batch.images,
+        let input = batch_input(
+            &mut batch.images,
             [batch.n, batch.h, batch.w],
             p.image_mean,
             p.image_std,
