@@ -466,7 +466,11 @@ data_wait_seconds: number,
 /**
  * Images per second since the last logged step.
  */
-images_per_second: number, } | { "type": "eval", 
+images_per_second: number, 
+/**
+ * Share of the epoch's pictures found decoded in memory, 0–1; none without such a cache.
+ */
+cache_hit_rate?: number | null, } | { "type": "eval", 
 /**
  * Epoch it belongs to, from 1.
  */
