@@ -20,7 +20,7 @@ const WARM: usize = 2;
 
 /// A checkpoint in memory.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(crate) struct Model {
     /// The network.
     pub graph: Graph,
     /// Its weights.
@@ -35,7 +35,7 @@ pub(super) struct Model {
 /// # Errors
 /// `NotFound` when there is no such folder; `InvalidData` when it is damaged or its weights are not
 /// those of its network; `Unsupported` when it is no classifier.
-pub(super) fn open(source: &ModelSource) -> Result<Model> {
+pub(crate) fn open(source: &ModelSource) -> Result<Model> {
     let dir = Path::new(&source.checkpoint);
     checkpoint::verify(dir)?;
     let yml = describe(dir)?;

@@ -106,6 +106,20 @@ impl OutLog {
         self.info(&text)
     }
 
+    /// `Total evaluate iters=126, current=7, progress=5.56%, eta=0:12:33`
+    ///
+    /// # Errors
+    /// When the line cannot be written.
+    pub fn prune_progress(&mut self, current: u64, total: u64, eta: Option<f64>) -> io::Result<()> {
+        let percent = 100.0 * current as f64 / total.max(1) as f64;
+        let eta = eta
+            .map(|eta| format!(", eta={}", hms(eta)))
+            .unwrap_or_default();
+        self.info(&format!(
+            "Total evaluate iters={total}, current={current}, progress={percent:.2}%{eta}"
+        ))
+    }
+
     /// `Model saved in <dir>.`
     ///
     /// # Errors
@@ -236,6 +250,7 @@ mod tests {
             .unwrap();
         log.saved(Path::new("/w/output/epoch_2")).unwrap();
         log.best(2, "acc1", 0.91).unwrap();
+        log.prune_progress(7, 126, Some(753.0)).unwrap();
         assert_eq!(
             lines(dir.path(), "out.log"),
             [
@@ -244,6 +259,7 @@ mod tests {
                 "[INFO]\t[EVAL] Finished, Epoch=2, acc1=0.910000 .",
                 "[INFO]\tModel saved in /w/output/epoch_2.",
                 "[INFO]\tCurrent evaluated best model on eval_dataset is epoch_2, acc1=0.91",
+                "[INFO]\tTotal evaluate iters=126, current=7, progress=5.56%, eta=0:12:33",
             ]
         );
     }

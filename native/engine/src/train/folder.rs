@@ -246,8 +246,20 @@ fn description(
             std: p.image_std,
         },
         status: "Normal".to_owned(),
-        extra: indexmap::IndexMap::new(),
+        extra: pruning(state),
     }
+}
+
+/// FLOPs (multiply-accumulates) and parameters before and after pruning.
+fn pruning(state: &TrainState) -> indexmap::IndexMap<String, serde_json::Value> {
+    let entry = state.pruned.as_ref().map(|p| {
+        let value = serde_json::json!({
+            "macs": { "before": p.macs_before, "after": p.macs_after },
+            "parameters": { "before": p.parameters_before, "after": p.parameters_after },
+        });
+        ("Pruning".to_owned(), value)
+    });
+    entry.into_iter().collect()
 }
 
 fn remove(dir: &Path) -> Result<()> {

@@ -24,13 +24,14 @@ pub mod validate;
 
 use std::path::Path;
 
-use oarlock_jobs::{ErrorCode, JobEvent, Resume, TrainResult, TrainSpec};
+use oarlock_graph::{Graph, WeightMap};
+use oarlock_jobs::{ErrorCode, JobEvent, PruneSummary, Resume, TrainResult, TrainSpec};
 
 use crate::exec::Network;
 use crate::records::{EventWriter, OutLog};
 use crate::runtime::heartbeat::Heart;
 use crate::runtime::{self, Placement, memory};
-use crate::{EngineError, JobContext, Result, ffi};
+use crate::{EngineError, JobContext, Result, ffi, prune};
 use checkpoint::Loaded;
 use folder::OutputFolder;
 use learner::Learner;
@@ -86,6 +87,7 @@ fn train(
     context.cancel.check()?;
 
     let (learner, state) = begin(spec, &folder, &mut plan, start, placement)?;
+    let pruned = state.pruned.clone();
     let purge = (state.global_step > 0).then_some(state.global_step + 1);
     let events = EventWriter::create(&folder.curves(), purge)?;
     let mut log = OutLog::open(task_dir, true)?;
@@ -97,6 +99,9 @@ fn train(
         precision: placement.precision_name().to_owned(),
         notes: plan.notes.clone(),
     });
+    if let Some(summary) = pruned {
+        context.sink.emit(JobEvent::Pruned(summary));
+    }
     Session {
         context,
         heart,
@@ -141,13 +146,14 @@ fn begin(
         threads: ffi::threads(),
     };
     let Some(loaded) = start else {
-        let (graph, weights) = plan.start_weights(spec.weights.as_deref())?;
+        let (graph, weights, pruned) = fresh_network(spec, plan)?;
         let network = Network::new(graph, &weights, placement)?;
         let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
         let fingerprint = plan.data.fingerprint.clone();
         let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
         state.run = folder.next_run()?;
         state.compute = compute;
+        state.pruned = pruned;
         let learner = Learner {
             network,
             optimizer,
@@ -181,6 +187,35 @@ fn begin(
         label_smoothing: plan.classifier.label_smoothing,
     };
     Ok((learner, state))
+}
+
+/// The network of a fresh start, pruned if that is asked for.
+fn fresh_network(
+    spec: &TrainSpec,
+    plan: &mut Plan,
+) -> Result<(Graph, WeightMap, Option<PruneSummary>)> {
+    let Some(pruning) = &spec.prune else {
+        let (graph, weights) = plan.start_weights(spec.weights.as_deref())?;
+        return Ok((graph, weights, None));
+    };
+    let checkpoint = spec.weights.as_deref().ok_or_else(|| {
+        EngineError::new(
+            ErrorCode::InvalidArgument,
+            "a pruned training needs the model of its parent",
+        )
+    })?;
+    let start = prune::start::start(
+        pruning,
+        prune::start::Wanted {
+            checkpoint,
+            model: &plan.params.model,
+            labels: &plan.data.labels,
+            image_size: plan.params.image_shape.map(|side| side as usize),
+            criterion: prune::criterion(spec.params.task_type()),
+        },
+    )?;
+    plan.notes.extend(start.notes);
+    Ok((start.graph, start.weights, Some(start.summary)))
 }
 
 /// Fits a saved state to what may have changed since; what did is told in the notes.

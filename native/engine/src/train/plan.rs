@@ -56,12 +56,6 @@ impl Plan {
                 "only classification can be trained yet",
             ));
         };
-        if spec.prune.is_some() {
-            return Err(EngineError::new(
-                ErrorCode::Unsupported,
-                "pruned training is not available yet",
-            ));
-        }
         let mut params = spec.params.clone();
         let mut notes = Vec::new();
         check(&params)?;
