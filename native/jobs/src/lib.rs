@@ -12,11 +12,11 @@ mod spec;
 pub use error::{ErrorCode, JobError};
 pub use event::{JobEvent, Metrics};
 pub use result::{
-    EvaluateResult, ExportResult, ImportResult, JobOutcome, PredictItem, PredictResult,
-    PruneSummary, SensitivityResult, TrainResult,
+    EvaluateResult, ExportResult, ImportResult, JobOutcome, LiteResult, MeasureSpec, Measured,
+    ModelMeasure, PredictItem, PredictResult, Probe, PruneSummary, SensitivityResult, TrainResult,
 };
 pub use spec::{
     ClassificationParams, DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec,
-    ImportSpec, JobSpec, LrPolicy, ModelSource, Precision, PredictImage, PredictSpec, PruneSpec,
-    PruneTarget, QuantMethod, QuantSpec, Resume, SensitivitySpec, TaskType, TrainSpec,
+    ImportSpec, JobSpec, LiteSpec, LrPolicy, ModelSource, Precision, PredictImage, PredictSpec,
+    PruneSpec, PruneTarget, QuantMethod, QuantSpec, Resume, SensitivitySpec, TaskType, TrainSpec,
 };

@@ -5,6 +5,7 @@
 //! | `bench-step` | times training steps on random images: `--model --batch --size --precision --steps --warmup --threads --device` |
 //! | `bench-infer` | times inference, batch norm folded: the same options |
 //! | `train` | runs a training: `--spec FILE` (the `TrainSpec` as JSON); events as JSON lines |
+//! | `export` | exports a checkpoint: `--spec FILE` (the `ExportSpec` as JSON) |
 //! | `devices` | lists the GPUs, or says why there are none |
 
 // This program's results are for other programs that read its standard output; it is no part of a compute host.
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use oarlock_engine::bench::{BenchOptions, infer, step};
 use oarlock_engine::{CancelToken, run_job};
 use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Precision, TrainSpec};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -46,7 +48,7 @@ fn options(args: impl Iterator<Item = String>) -> Result<HashMap<String, String>
 
 fn usage(message: &str) -> JobError {
     JobError::new(ErrorCode::InvalidArgument, message)
-        .hint("commands: bench-step, bench-infer, train --spec FILE, devices")
+        .hint("commands: bench-step, bench-infer, train --spec FILE, export --spec FILE, devices")
 }
 
 fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::Value, JobError> {
@@ -55,11 +57,11 @@ fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::V
         "bench-infer" => Ok(infer(&bench(options)?)?),
         "devices" => serde_json::to_value(oarlock_engine::runtime::devices())
             .map_err(|e| JobError::new(ErrorCode::Internal, e.to_string())),
-        "train" => train(
-            options
-                .get("spec")
-                .ok_or_else(|| usage("train needs --spec FILE"))?,
-        ),
+        "train" => {
+            let spec: TrainSpec = spec(command, options)?;
+            job(JobSpec::Train(Box::new(spec)))
+        }
+        "export" => job(JobSpec::Export(spec(command, options)?)),
         _ => Err(usage(&format!("unknown command `{command}`"))),
     }
 }
@@ -99,21 +101,25 @@ fn bench(options: &HashMap<String, String>) -> Result<BenchOptions, JobError> {
     })
 }
 
-fn train(path: &str) -> Result<serde_json::Value, JobError> {
+fn spec<T: DeserializeOwned>(
+    command: &str,
+    options: &HashMap<String, String>,
+) -> Result<T, JobError> {
+    let path = options
+        .get("spec")
+        .ok_or_else(|| usage(&format!("{command} needs --spec FILE")))?;
     let text = std::fs::read_to_string(path)?;
-    let spec: TrainSpec = serde_json::from_str(&text)
-        .map_err(|e| JobError::new(ErrorCode::InvalidArgument, format!("{path}: {e}")))?;
+    serde_json::from_str(&text)
+        .map_err(|e| JobError::new(ErrorCode::InvalidArgument, format!("{path}: {e}")))
+}
+
+fn job(spec: JobSpec) -> Result<serde_json::Value, JobError> {
     let sink = |event: JobEvent| {
         if let Ok(line) = serde_json::to_string(&event) {
             println!("{line}");
         }
     };
-    match run_job(
-        "cli",
-        JobSpec::Train(Box::new(spec)),
-        &sink,
-        &CancelToken::new(),
-    ) {
+    match run_job("cli", spec, &sink, &CancelToken::new()) {
         JobOutcome::Failed(error) => Err(error),
         outcome => serde_json::to_value(outcome)
             .map_err(|e| JobError::new(ErrorCode::Internal, e.to_string())),
