@@ -115,6 +115,8 @@ export interface SideJobRecord {
   /** Units done and in all, e.g. pictures of a prediction. */
   readonly done: number;
   readonly total: number;
+  /** What it does, or did last. */
+  readonly stage?: string;
   /** Arguments as used: epoch, top-k, folders … */
   readonly args: Record<string, unknown>;
   /** Evaluation: the report. Prediction: machine-readable list. Export: sizes. */

@@ -13,6 +13,7 @@ import { localTime } from './time.js';
 interface Live {
   done: number;
   total: number;
+  stage: string | undefined;
   handle: JobHandle | undefined;
   stopped: boolean;
   /** The end is stored. */
@@ -24,6 +25,8 @@ export interface SideJobPlan {
   spec: JobSpec;
   args: Record<string, unknown>;
   total: number;
+  /** File that gets the standard error of the compute host; default the task's err.log. */
+  errLog?: string;
   /** Makes the result; throws when the outcome is no success after all. */
   finish(outcome: JobOutcome): Promise<{ message: string; result: unknown }>;
   /** Runs whatever the end is. */
@@ -58,7 +61,7 @@ export class SideJobRunner {
     const record = this.#context.store.get('sidejob', key(tid, job));
     const live = this.#live.get(key(tid, job));
     if (record === undefined || live === undefined || !isRunning(record)) return record;
-    return { ...record, done: live.done, total: Math.max(live.total, record.total) };
+    return { ...record, ...progressOf(live, record) };
   }
 
   isLive(tid: string, job: SideJob): boolean {
@@ -67,10 +70,13 @@ export class SideJobRunner {
 
   /** Throws while a job reads the task's checkpoints. */
   refuseWhileRunning(task: TaskRecord, what: string): void {
-    for (const job of SIDE_JOBS) {
-      if (!this.#live.has(key(task.id, job))) continue;
-      throw conflict(`${job} running`, `${what}: its ${WORDS[job]} is still running.`, 'Wait for its end, or stop it.');
-    }
+    for (const job of SIDE_JOBS) this.refuseRunning(task, job, what);
+  }
+
+  /** Throws while a job of that kind runs. */
+  refuseRunning(task: TaskRecord, job: SideJob, what: string): void {
+    if (!this.#live.has(key(task.id, job))) return;
+    throw conflict(`${job} running`, `${what}: its ${WORDS[job]} is still running.`, 'Wait for its end, or stop it.');
   }
 
   /** Starts what is not running. */
@@ -128,7 +134,14 @@ export class SideJobRunner {
       tx.put('sidejob', started);
       return started;
     });
-    const live: Live = { done: 0, total: plan.total, handle: undefined, stopped: false, ended: Promise.resolve() };
+    const live: Live = {
+      done: 0,
+      total: plan.total,
+      stage: undefined,
+      handle: undefined,
+      stopped: false,
+      ended: Promise.resolve(),
+    };
     this.#live.set(id, live);
     this.#publish(record, job === 'export');
     const handle = submitted(compute, {
@@ -136,7 +149,7 @@ export class SideJobRunner {
       lane: 'interactive',
       devices: [],
       spec: plan.spec,
-      errLog: join(task.path, 'err.log'),
+      errLog: plan.errLog ?? join(task.path, 'err.log'),
       onEvent: (event) => this.#onEvent(record, live, event),
     });
     live.handle = handle;
@@ -151,6 +164,7 @@ export class SideJobRunner {
     const before = percentOf(live);
     live.done = event.done;
     live.total = event.total;
+    live.stage = event.stage;
     const percent = percentOf(live);
     if (percent === before) return;
     this.#context.events.publish('job', { id: record.tid, job: record.job, status: record.status, percent });
@@ -189,8 +203,7 @@ export class SideJobRunner {
         status,
         message,
         result,
-        done: live.done,
-        total: Math.max(live.total, current.total),
+        ...progressOf(live, current),
       };
       if (event === 'done' && job === 'predict') changed.done = changed.total;
       tx.put('sidejob', changed);
@@ -279,4 +292,9 @@ export class SideJobRunner {
   }
 }
 
+const progressOf = (live: Live, { total }: SideJobRecord) => ({
+  done: live.done,
+  total: Math.max(live.total, total),
+  ...(live.stage === undefined ? {} : { stage: live.stage }),
+});
 const percentOf = ({ done, total }: Live): number => (total > 0 ? Math.floor((done / total) * 100) : 0);

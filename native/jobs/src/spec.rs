@@ -293,9 +293,9 @@ pub enum QuantMethod {
     /// Smallest and largest value.
     MinMax,
     /// All but the outermost values.
+    #[default]
     Percentile,
     /// Least Kullback-Leibler divergence.
-    #[default]
     Entropy,
 }
 

@@ -122,6 +122,8 @@ describe('every route refuses', () => {
       ['POST', '/project/task/predict', { tid, image_data: '?' }, 'image_data'],
       ['POST', '/project/task/export', { tid, type: 'onnx', save_dir: '/x' }, 'type'],
       ['POST', '/project/task/export', { tid, type: 'infer' }, 'save_dir'],
+      ['POST', '/project/task/export', { tid, type: 'lite', save_dir: '/x' }, 'model_path'],
+      ['POST', '/project/task/export', { tid, type: 'infer', save_dir: '/x', quant_images: 0 }, 'quant_images'],
       ['GET', '/model', {}, 'type'],
       ['GET', '/model', { type: 'x' }, 'type'],
       ['POST', '/model', { pid: 'P0001', tid, name: 'x', type: 'exported' }, 'path'],
@@ -139,13 +141,6 @@ describe('every route refuses', () => {
     const tid = await c.h.trained();
     await c.fails('unsupported', 'POST', '/project/task/prune', { tid });
     await c.fails('not_ready', 'GET', '/project/task/metrics', { tid, type: 'sensitivities' });
-    await c.fails('unsupported', 'POST', '/project/task/export', {
-      tid,
-      type: 'lite',
-      model_path: '/x',
-      save_dir: '/x',
-    });
-    await c.fails('unsupported', 'POST', '/project/task/export', { tid, type: 'infer', save_dir: '/x', quant: true });
     const { did } = await c.ok('POST', '/dataset', { name: 'd', desc: '', dataset_type: 'detection' });
     const answer = await c.fails('unsupported', 'PUT', '/dataset', { did, path: c.h.source });
     assert.match(answer.message, /not available yet/);

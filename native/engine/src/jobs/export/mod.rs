@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use oarlock_files as files;
 use oarlock_graph::{Graph, WeightMap, cost, fold_batch_norm};
 use oarlock_jobs::{
-    DeviceSpec, ErrorCode, ExportResult, ExportSpec, MeasureSpec, Precision, QuantSpec, TaskType,
+    DeviceSpec, ErrorCode, ExportResult, ExportSpec, MeasureSpec, Precision, TaskType,
 };
 
 use super::model::{self, Model};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use oarlock_datasets::{Loader, LoaderConfig, Pipeline, Sample};
 use oarlock_files as files;
-use oarlock_jobs::{JobError, Probe};
+use oarlock_jobs::Probe;
 use tch::Kind;
 
 use super::Folded;
