@@ -64,15 +64,21 @@ epoch: number, } | { "from": "latest" };
 
 export type LrPolicy = "Piecewise" | "Linear" | "Cosine" | "Polynomial";
 
-export type ClassificationParams = { model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
+export type CommonParams = { model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
 /**
  * `SGD` (momentum 0.9) or `Adam`.
  */
-optimizer: string, weight_decay: number, label_smoothing: number, 
+optimizer: string, weight_decay: number, 
 /**
- * [h, w]; the first value is the crop size.
+ * [h, w] of the network's input.
  */
-image_shape: [number, number], image_mean: [number, number, number], image_std: [number, number, number], horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
+image_shape: [number, number], 
+/**
+ * Stop after this many evaluations without a better primary metric; 0 = never.
+ */
+early_stop_patience: number, seed: number, };
+
+export type AugmentParams = { horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
 /**
  * Degrees.
  */
@@ -80,15 +86,98 @@ hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number,
 /**
  * Degrees.
  */
-rotate_range: number, 
+rotate_range: number, };
+
+export type ClassificationParams = { label_smoothing: number, image_mean: [number, number, number], image_std: [number, number, number], 
 /**
  * Oversample rare classes so that each class is drawn equally often.
  */
-class_balance: boolean, 
+class_balance: boolean, model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
+/**
+ * `SGD` (momentum 0.9) or `Adam`.
+ */
+optimizer: string, weight_decay: number, 
+/**
+ * [h, w] of the network's input.
+ */
+image_shape: [number, number], 
 /**
  * Stop after this many evaluations without a better primary metric; 0 = never.
  */
-early_stop_patience: number, seed: number, };
+early_stop_patience: number, seed: number, horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
+/**
+ * Degrees.
+ */
+hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number, 
+/**
+ * Degrees.
+ */
+rotate_range: number, };
+
+export type LossKind = "cross_entropy" | "dice" | "lovasz" | "bce";
+
+export type LossTerm = { 
+/**
+ * Which.
+ */
+kind: LossKind, 
+/**
+ * Its factor, above 0.
+ */
+weight: number, };
+
+export type SegmentationParams = { 
+/**
+ * Backbone of DeepLabV3P; `None` for networks without a choice.
+ */
+backbone: string | null, 
+/**
+ * Losses that are added. `loss_type` [false, false] is cross-entropy alone; [dice, ce] adds those that are true.
+ */
+losses: Array<LossTerm>, 
+/**
+ * Weight of each class in cross-entropy, in id order; empty = all 1.
+ */
+class_weights: Array<number>, 
+/**
+ * Mean of each channel after the values were brought to 0–1 by `min_val` and `max_val`. Its length is the number of
+ * channels.
+ */
+image_mean: Array<number>, 
+/**
+ * Standard deviation of each channel, likewise.
+ */
+image_std: Array<number>, 
+/**
+ * Value of each channel that becomes 0; lower ones are clipped. Empty = 0.
+ */
+min_val: Array<number>, 
+/**
+ * Value of each channel that becomes 1; higher ones are clipped. Empty = 255.
+ */
+max_val: Array<number>, blur: boolean, blur_prob: number, scale_aspect: boolean, min_ratio: number, aspect_ratio: number, model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
+/**
+ * `SGD` (momentum 0.9) or `Adam`.
+ */
+optimizer: string, weight_decay: number, 
+/**
+ * [h, w] of the network's input.
+ */
+image_shape: [number, number], 
+/**
+ * Stop after this many evaluations without a better primary metric; 0 = never.
+ */
+early_stop_patience: number, seed: number, horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
+/**
+ * Degrees.
+ */
+hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number, 
+/**
+ * Degrees.
+ */
+rotate_range: number, };
+
+export type TrainParams = { "task_type": "classification" } & ClassificationParams | { "task_type": "segmentation" } & SegmentationParams;
 
 export type PruneTarget = { "by": "loss", 
 /**
@@ -116,10 +205,6 @@ export type TrainSpec = {
  */
 task_id: string, 
 /**
- * Task family.
- */
-task_type: TaskType, 
-/**
  * `<ws>/projects/P…/T…`: gets `out.log`, `err.log`, `output/`.
  */
 task_dir: string, 
@@ -128,9 +213,9 @@ task_dir: string,
  */
 dataset: DatasetRef, 
 /**
- * Parameters of the task's family.
+ * Task family and its parameters.
  */
-params: ClassificationParams, 
+params: TrainParams, 
 /**
  * Start weights (safetensors, `.pth`, `.pdparams` or a checkpoint folder); ignored on resume.
  */
@@ -180,7 +265,11 @@ path: string,
 /**
  * File name of the picture, `.png`.
  */
-output: string, };
+output: string, 
+/**
+ * Its true label map (segmentation), drawn beside the prediction.
+ */
+truth?: string, };
 
 export type PredictSpec = { 
 /**

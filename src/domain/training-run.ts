@@ -197,12 +197,11 @@ export class TrainingRun {
   }
 
   #submit(weights: string | null): JobHandle {
-    const { taskType, datasetPath, params, cuda, precision } = this.#plan;
+    const { datasetPath, params, cuda, precision } = this.#plan;
     const { id, path } = this.#task;
     const spec: JobSpec = {
       kind: 'train',
       task_id: id,
-      task_type: taskType,
       task_dir: path,
       dataset: { format: 'image_folder', root: datasetPath },
       params,

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use napi::bindgen_prelude::{Buffer, Either, FnArgs, Function};
 use napi::{Error, Result};
 use napi_derive::napi;
-use oarlock_datasets::{Index, Loader, LoaderConfig, Pipeline, Sample, SplitOptions};
+use oarlock_datasets::{ClassifyPipeline, Index, Loader, LoaderConfig, Sample, SplitOptions};
 use oarlock_imaging::{
     Limits, decode_file, encode_jpeg, fit_within, inspect, read_file, resize_smooth,
 };
@@ -170,7 +170,7 @@ fn counts(index: &Index) -> String {
 /// Validation images of a dataset as a network's input, in the order of their list; for measuring exported models.
 #[napi]
 pub struct ValidationBatches {
-    loader: Loader,
+    loader: Loader<ClassifyPipeline>,
 }
 
 /// Images of one size and their classes.
@@ -215,7 +215,7 @@ impl ValidationBatches {
         let loader = Loader::new(LoaderConfig {
             samples: samples.into(),
             batch_size: batch_size as usize,
-            pipeline: Pipeline::ClassifyEval {
+            pipeline: ClassifyPipeline::Eval {
                 crop: (crop as usize, crop as usize),
                 resize_short: resize_short as usize,
             },
@@ -226,6 +226,7 @@ impl ValidationBatches {
             threads: threads as usize,
             prefetch: 2,
             cache: None,
+            memory: None,
             max_corrupt_fraction: 1.0,
         });
         let loader = loader.map_err(|e| failure(JobError::from(e)))?;
@@ -248,11 +249,10 @@ impl ValidationBatches {
             return Ok(None);
         };
         let batch = batch.map_err(|e| failure(JobError::from(e)))?;
-        let mut pixels = batch.images;
-        pixels.truncate(batch.n * batch.h * batch.w * 3);
+        let len = batch.n * batch.h * batch.w * 3;
         Ok(Some(ImageBatch {
-            pixels: pixels.into(),
-            labels: batch.labels.iter().map(|&l| l as u32).collect(),
+            pixels: batch.images[..len].into(),
+            labels: batch.targets.iter().map(|&l| l as u32).collect(),
             count: batch.n as u32,
         }))
     }

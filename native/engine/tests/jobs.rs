@@ -106,6 +106,7 @@ fn predict_spec(checkpoint: &Path, images: &[PathBuf], out: &Path) -> JobSpec {
             .map(|(i, path)| PredictImage::File {
                 path: path.display().to_string(),
                 output: format!("{i}.png"),
+                truth: None,
             })
             .collect(),
         out_dir: out.display().to_string(),

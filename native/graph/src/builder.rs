@@ -263,6 +263,11 @@ impl GraphBuilder {
         self.plain(Op::Slice { start, len }, &[x])
     }
 
+    /// `x` enlarged or reduced to the height and width of `like`.
+    pub fn resize(&mut self, x: NodeId, like: NodeId, align_corners: bool) -> NodeId {
+        self.plain(Op::Resize { align_corners }, &[x, like])
+    }
+
     /// Map to vector.
     pub fn flatten(&mut self, x: NodeId) -> NodeId {
         self.plain(Op::Flatten, &[x])
@@ -288,6 +293,16 @@ impl GraphBuilder {
         self.graph.outputs.push(Output {
             name: name.to_owned(),
             node,
+            auxiliary: None,
+        });
+    }
+
+    /// Declares the result of an auxiliary head, whose loss counts `loss_weight` times in training.
+    pub fn auxiliary_output(&mut self, name: &str, node: NodeId, loss_weight: f32) {
+        self.graph.outputs.push(Output {
+            name: name.to_owned(),
+            node,
+            auxiliary: Some(loss_weight),
         });
     }
 

@@ -24,6 +24,8 @@ impl Op {
             Op::Slice { .. } => "Slice",
             Op::ChannelShuffle { .. } => "ChannelShuffle",
             Op::Upsample { .. } => "Upsample",
+            Op::Resize { .. } => "Resize",
+            Op::SamePad { .. } => "SamePad",
             Op::Flatten => "Flatten",
             Op::Linear { .. } => "Linear",
             Op::Dropout { .. } => "Dropout",
@@ -37,7 +39,7 @@ impl Op {
             Op::Input { .. } => 0..=0,
             Op::Add => 2..=usize::MAX,
             Op::Concat => 1..=usize::MAX,
-            Op::Mul => 2..=2,
+            Op::Mul | Op::Resize { .. } => 2..=2,
             _ => 1..=1,
         }
     }
@@ -77,6 +79,7 @@ fn plausible(op: &Op) -> bool {
             ..
         } => window(&[*kernel, *stride, *padding]),
         Op::AdaptiveAvgPool { size } => window(&[*size]),
+        Op::SamePad { kernel, stride } => window(&[*kernel, *stride]),
         Op::Slice { start, len } => channels(*start) && channels(*len),
         Op::Upsample { scale, .. } => *scale <= 256,
         Op::Linear {
@@ -154,7 +157,7 @@ impl Graph {
         if inputs != 1 {
             return Err(self.error(format!("it has {inputs} inputs, expected exactly one")));
         }
-        if self.outputs.is_empty() {
+        if self.outputs.iter().all(|o| o.auxiliary.is_some()) {
             return Err(self.error("it has no output"));
         }
         let mut outputs = HashSet::new();
@@ -194,6 +197,14 @@ impl Graph {
             }
         }
         Ok(())
+    }
+
+    /// The same graph without its auxiliary heads.
+    #[must_use]
+    pub fn without_auxiliary(&self) -> Graph {
+        let mut graph = self.clone();
+        graph.outputs.retain(|output| output.auxiliary.is_none());
+        graph.without_dead_nodes()
     }
 
     /// The same graph without nodes that no output needs (the input always stays).

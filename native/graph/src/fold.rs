@@ -2,7 +2,7 @@
 
 use crate::{Graph, GraphError, HostTensor, Node, NodeId, Op, WeightMap};
 
-/// The inference graph and its weights: each batch norm whose input is a convolution used by nothing
+/// The inference graph and its weights, without auxiliary heads: each batch norm whose input is a convolution used by nothing
 /// else becomes part of that convolution (scale γ/√(σ²+ε), bias β + (b − μ)·scale). Batch norms after
 /// a concatenation or a shared convolution stay as they are; dropout is removed.
 ///
@@ -15,6 +15,13 @@ pub fn fold_batch_norm(
     weights: &WeightMap,
 ) -> Result<(Graph, WeightMap), GraphError> {
     graph.validate()?;
+    let main;
+    let graph = if graph.outputs.iter().any(|o| o.auxiliary.is_some()) {
+        main = graph.without_auxiliary();
+        &main
+    } else {
+        graph
+    };
     graph.validate_weights(weights)?;
     let uses = graph.uses();
     let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes.len());

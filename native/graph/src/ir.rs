@@ -142,6 +142,20 @@ pub enum Op {
         /// Bilinear instead of nearest.
         bilinear: bool,
     },
+    /// Bilinear interpolation of the first input to the height and width of the second, of which nothing
+    /// else is used (PyTorch's `interpolate`, without antialiasing).
+    Resize {
+        /// Whether the centres of corner pixels stay at the corners, instead of the corners themselves.
+        align_corners: bool,
+    },
+    /// Zeros around a map so that a convolution of this kernel and stride without padding of its own gives
+    /// ⌈size / stride⌉: the `SAME` padding of TensorFlow and Paddle. An odd zero goes to the bottom or right.
+    SamePad {
+        /// Kernel of what follows.
+        kernel: [usize; 2],
+        /// Stride of what follows.
+        stride: [usize; 2],
+    },
     /// N×C×H×W → N×(C·H·W).
     Flatten,
     /// Fully connected layer.
@@ -258,6 +272,16 @@ pub struct Node {
     pub inputs: Vec<NodeId>,
 }
 
+impl Node {
+    /// The inputs whose values it reads: all but those of which it takes only the size.
+    pub fn value_inputs(&self) -> &[NodeId] {
+        match self.op {
+            Op::Resize { .. } => &self.inputs[..self.inputs.len().min(1)],
+            _ => &self.inputs,
+        }
+    }
+}
+
 /// A named result of a graph.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Output {
@@ -265,6 +289,10 @@ pub struct Output {
     pub name: String,
     /// Producing node.
     pub node: NodeId,
+    /// Set for the output of an auxiliary head, which only training reads: the weight of its loss. The
+    /// inference graph ([`crate::fold_batch_norm`]) is without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auxiliary: Option<f32>,
 }
 
 /// A network. Nodes stand in topological order.
@@ -274,7 +302,8 @@ pub struct Graph {
     pub name: String,
     /// Nodes in execution order.
     pub nodes: Vec<Node>,
-    /// Results; a classifier has one, `logits`, N×classes.
+    /// Results; a classifier has one, `logits`, N×classes. A segmenter's `logits`, N×classes×H×W, come first,
+    /// those of its auxiliary heads follow.
     pub outputs: Vec<Output>,
 }
 
@@ -287,5 +316,11 @@ impl Graph {
                 .into_iter()
                 .map(move |p| (format!("{}.{}", node.name, p.suffix), p))
         })
+    }
+
+    /// Weight of the loss of each output: 1 except for auxiliary heads.
+    pub fn loss_weights(&self) -> Vec<f32> {
+        let outputs = self.outputs.iter();
+        outputs.map(|o| o.auxiliary.unwrap_or(1.0)).collect()
     }
 }

@@ -225,6 +225,26 @@ pub(crate) fn infer_node(node: &Node, inputs: &[Value]) -> Result<Value, String>
                 hw: hw.map(|[h, w]| [h * scale, w * scale]),
             })
         }
+        Op::Resize { .. } => {
+            let (channels, _) = map(inputs[0])?;
+            let (_, hw) = map(inputs[1])?;
+            Ok(Value::Map { channels, hw })
+        }
+        Op::SamePad { kernel, stride } => {
+            let (channels, hw) = map(inputs[0])?;
+            if (0..2).any(|i| kernel[i] == 0 || stride[i] == 0) {
+                return Err("kernel and stride must be at least 1".to_owned());
+            }
+            let hw = hw.map(|hw| {
+                [0, 1].map(|i| {
+                    hw[i]
+                        + same_padding(hw[i], kernel[i], stride[i])
+                            .iter()
+                            .sum::<usize>()
+                })
+            });
+            Ok(Value::Map { channels, hw })
+        }
         Op::Flatten => {
             let (channels, hw) = map(inputs[0])?;
             let [h, w] = hw.ok_or(
@@ -248,6 +268,13 @@ pub(crate) fn infer_node(node: &Node, inputs: &[Value]) -> Result<Value, String>
             Value::Map { .. } => Err("it gets a feature map: flatten it first".to_owned()),
         },
     }
+}
+
+/// Zeros before and after `size` values that a window of `kernel` needs to give ⌈size / stride⌉ results.
+pub fn same_padding(size: usize, kernel: usize, stride: usize) -> [usize; 2] {
+    let covered = (size.div_ceil(stride.max(1)).max(1) - 1) * stride + kernel;
+    let zeros = covered.saturating_sub(size);
+    [zeros / 2, zeros - zeros / 2]
 }
 
 /// Channels and size of a feature map.

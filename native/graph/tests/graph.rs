@@ -129,6 +129,7 @@ fn invalid_graphs_are_refused_after_reading() {
     twice.outputs.push(Output {
         name: "logits".to_owned(),
         node: 1,
+        auxiliary: None,
     });
     assert!(twice.validate().is_err());
     let mut arity = graph.clone();
@@ -245,6 +246,7 @@ fn dead_nodes_go_and_the_input_stays() {
     graph.outputs = vec![Output {
         name: "map".to_owned(),
         node: 3,
+        auxiliary: None,
     }];
     let pruned = graph.without_dead_nodes();
     assert_eq!(pruned.nodes.len(), 4);

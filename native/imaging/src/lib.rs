@@ -28,6 +28,8 @@ mod pool;
 mod raster;
 mod report;
 mod resize;
+mod rle;
+mod rle_polygon;
 mod rng;
 mod simd;
 mod statistics;
@@ -59,6 +61,7 @@ pub use report::{ClassScore, classification_picture};
 pub use resize::{
     fit_within, resize, resize_box_into, resize_into, resize_smooth, short_side_size,
 };
+pub use rle::{Rle, RleError};
 pub use rng::Rng;
 pub use statistics::{ChannelStatistics, channel_statistics, percentile};
 pub use taps::Interpolation;

@@ -52,6 +52,7 @@ fn graph(classes: usize) -> Graph {
         outputs: vec![Output {
             name: "logits".into(),
             node: 6,
+            auxiliary: None,
         }],
     }
 }

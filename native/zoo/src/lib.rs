@@ -1,4 +1,4 @@
-//! The classification networks, each a function that builds a graph.
+//! The classification and segmentation networks, each a function that builds a graph.
 //!
 //! # How to add a network
 //! 1. One file per family. Its `build` takes the model's name, what varies within the family, the
@@ -6,7 +6,7 @@
 //! 2. Name layers as torchvision does where it has the network (then its `.pth` files load by name),
 //!    else as the best-known PyTorch implementation does; give each layer PaddleClas's name beside it.
 //! 3. Where PaddleClas's network differs in structure, branch on `net.origin`.
-//! 4. Add the model's name to `CLASSIFIERS` and its call to `build` below.
+//! 4. Add the model's name to `CLASSIFIERS` and its call to `build` below; segmenters: `segment/mod.rs`.
 //! 5. Add a row with the published parameter count and multiply–accumulates, and their source, to
 //!    `tests/published.rs`. Shapes, pruning, export and everything else are tested from the list of names.
 
@@ -20,10 +20,16 @@ mod mobilenet_v3;
 mod net;
 mod pplcnet;
 mod resnet;
+mod segment;
 mod shufflenet_v2;
 mod size;
 mod xception;
+mod xception_deeplab;
 
+pub use segment::{
+    canonical_backbone, canonical_segmenter, segmenter, segmenter_backbones, segmenter_names,
+    segmenter_of,
+};
 pub use size::{InputSize, input_size};
 
 use oarlock_graph::{Act, Graph, GraphError};
@@ -31,14 +37,14 @@ use oarlock_graph::{Act, Graph, GraphError};
 /// What a family's builder returns.
 type Built = Result<(Graph, Vec<PaddleWeight>), GraphError>;
 
-/// Whose version of a network to build. They differ for ResNet18 and 34, MobileNetV2 and V3, HRNet;
-/// the file that describes the family says how. All parameters that both have carry the same names.
+/// Whose version of a network to build. They differ for ResNet18 and 34, MobileNetV2 and V3, HRNet and the
+/// segmenters; the file that describes the family says how. All parameters that both have carry the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Origin {
     /// torchvision's (or timm's): for `.pth` and safetensors weights, and for training from scratch.
     #[default]
     Torch,
-    /// PaddleClas's, which PaddleX trains: for `.pdparams` weights.
+    /// PaddleClas's or PaddleSeg's, which PaddleX trains: for `.pdparams` weights.
     Paddle,
 }
 
@@ -66,8 +72,25 @@ pub enum ZooError {
         name: String,
     },
     /// Too few classes.
-    #[error("a classifier needs at least one class")]
+    #[error("a network needs at least one class")]
     NoClasses,
+    /// No such segmenter.
+    #[error("there is no segmentation model `{name}`; known are {}", segmenter_names().join(", "))]
+    UnknownSegmenter {
+        /// What was asked for.
+        name: String,
+    },
+    /// No such backbone.
+    #[error("`{name}` has no backbone `{backbone}`; known are {}", segmenter_backbones(name).join(", "))]
+    UnknownBackbone {
+        /// The segmenter.
+        name: String,
+        /// What was asked for.
+        backbone: String,
+    },
+    /// Images without channels.
+    #[error("a network needs at least one input channel")]
+    NoChannels,
     /// The family's builder made a mistake.
     #[error(transparent)]
     Graph(#[from] GraphError),

@@ -46,15 +46,10 @@ const SMALL: [Row; 11] = [
 ];
 
 pub(crate) fn build(name: &str, large: bool, origin: Origin, classes: usize) -> Built {
-    let rows: &[Row] = if large { &LARGE } else { &SMALL };
     let (mut net, image) = Net::new(name, origin, PLAIN);
-    net.eps = if origin == Origin::Torch { 1e-3 } else { 1e-5 };
-    let names = Names::sequence("features.0", 0, "conv");
-    let mut x = net.unit_act(image, &names, Conv::new(16, 3).stride(2), Act::HardSwish);
-    for (index, row) in rows.iter().enumerate() {
-        x = block(&mut net, x, index, row);
-    }
-    let last = format!("features.{}", rows.len() + 1);
+    let blocks = features(&mut net, image, large, 32);
+    let mut x = blocks[blocks.len() - 1];
+    let last = format!("features.{}", blocks.len() + 1);
     let squeezed = if large { 960 } else { 576 };
     let names = Names::sequence(&last, 0, "last_second_conv");
     x = net.unit_act(x, &names, Conv::new(squeezed, 1), Act::HardSwish);
@@ -73,8 +68,37 @@ pub(crate) fn build(name: &str, large: bool, origin: Origin, classes: usize) -> 
     net.finish(logits)
 }
 
-fn block(net: &mut Net, input: NodeId, index: usize, row: &Row) -> NodeId {
-    let &(kernel, expanded, out, squeeze, hard_swish, stride) = row;
+/// What the blocks make: 15 of the large network, 11 of the small one. From where the map would become
+/// smaller than 1/`output_stride` of the image, blocks are dilated instead.
+pub(crate) fn features(
+    net: &mut Net,
+    image: NodeId,
+    large: bool,
+    output_stride: usize,
+) -> Vec<NodeId> {
+    let rows: &[Row] = if large { &LARGE } else { &SMALL };
+    net.eps = match net.origin {
+        Origin::Torch => 1e-3,
+        Origin::Paddle => 1e-5,
+    };
+    let names = Names::sequence("features.0", 0, "conv");
+    let mut x = net.unit_act(image, &names, Conv::new(16, 3).stride(2), Act::HardSwish);
+    let (mut reached, mut dilation) = (2, 1);
+    let mut blocks = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        let mut row = *row;
+        if reached * row.5 > output_stride {
+            dilation *= std::mem::replace(&mut row.5, 1);
+        }
+        reached *= row.5;
+        x = block(net, x, index, row, dilation);
+        blocks.push(x);
+    }
+    blocks
+}
+
+fn block(net: &mut Net, input: NodeId, index: usize, row: Row, dilation: usize) -> NodeId {
+    let (kernel, expanded, out, squeeze, hard_swish, stride) = row;
     let torch = net.origin == Origin::Torch;
     let act = if hard_swish {
         Act::HardSwish
@@ -101,12 +125,8 @@ fn block(net: &mut Net, input: NodeId, index: usize, row: &Row) -> NodeId {
         part += usize::from(numbered);
     }
     let names = Names::sequence(&name(part), 0, format!("{paddle}.bottleneck_conv"));
-    x = net.unit_act(
-        x,
-        &names,
-        Conv::depthwise(expanded, kernel).stride(stride),
-        act,
-    );
+    let conv = Conv::depthwise(expanded, kernel).stride(stride);
+    x = net.unit_act(x, &names, conv.dilation(dilation), act);
     part += 1;
     if squeeze {
         let (squeezed, slope) = if torch {

@@ -1,11 +1,11 @@
-//! The builder that networks are written with: a graph builder that also notes what PaddleClas
-//! calls each layer.
+//! The builder that networks are written with: a graph builder that also notes what PaddleClas or
+//! PaddleSeg calls each layer.
 
 use oarlock_graph::{Act, Conv, Graph, GraphBuilder, GraphError, NodeId, Op};
 
 use crate::{Origin, PaddleWeight};
 
-/// PaddleClas's attribute names of a convolution and its batch norm inside its `ConvBNLayer`.
+/// PaddleClas's or PaddleSeg's attribute names of a convolution and its batch norm inside its `ConvBNLayer`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Suffixes {
     pub conv: &'static str,
@@ -17,11 +17,20 @@ pub(crate) const PLAIN: Suffixes = Suffixes {
     conv: "conv",
     norm: "bn",
 };
-/// Older ("model zoo") networks.
+/// Older ("model zoo") networks, and PaddleSeg's.
 pub(crate) const UNDERSCORED: Suffixes = Suffixes {
     conv: "_conv",
     norm: "_batch_norm",
 };
+
+/// Whose version of a family that both have a Paddle origin is: they differ in names and padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Library {
+    /// PaddleClas, whose networks classify.
+    Clas,
+    /// PaddleSeg, for which they are backbones.
+    Seg,
+}
 
 /// Names of a convolution and its batch norm here, and of the pair in PaddleClas.
 pub(crate) struct Names {
@@ -62,31 +71,54 @@ pub(crate) struct Net {
     pub b: GraphBuilder,
     pub origin: Origin,
     pub eps: f64,
-    suffixes: Suffixes,
+    pub suffixes: Suffixes,
+    /// Before all names, here and in Paddle: empty, or with a dot at its end.
+    prefix: String,
     weights: Vec<PaddleWeight>,
 }
 
 impl Net {
     /// An empty network and its image input.
     pub fn new(name: &str, origin: Origin, suffixes: Suffixes) -> (Self, NodeId) {
+        Self::with_channels(name, 3, origin, suffixes)
+    }
+
+    /// The same for images of any number of channels.
+    pub fn with_channels(
+        name: &str,
+        channels: usize,
+        origin: Origin,
+        suffixes: Suffixes,
+    ) -> (Self, NodeId) {
         let mut b = GraphBuilder::new(name);
-        let image = b.input(3);
+        let image = b.input(channels);
         (
             Self {
                 b,
                 origin,
                 eps: 1e-5,
                 suffixes,
+                prefix: String::new(),
                 weights: Vec::new(),
             },
             image,
         )
     }
 
+    /// What `build` makes, with `prefix.` before its names; suffixes and epsilon that it sets end with it.
+    pub fn within<T>(&mut self, prefix: &str, build: impl FnOnce(&mut Self) -> T) -> T {
+        let (suffixes, eps) = (self.suffixes, self.eps);
+        let outer = self.prefix.clone();
+        self.prefix = format!("{outer}{prefix}.");
+        let built = build(self);
+        (self.prefix, self.suffixes, self.eps) = (outer, suffixes, eps);
+        built
+    }
+
     fn note(&mut self, name: String, paddle_name: String, transposed: bool, scale: f32) {
         self.weights.push(PaddleWeight {
-            name,
-            paddle_name,
+            name: format!("{}{name}", self.prefix),
+            paddle_name: format!("{}{paddle_name}", self.prefix),
             transposed,
             scale,
         });
@@ -94,7 +126,7 @@ impl Net {
 
     /// Convolution alone.
     pub fn conv(&mut self, x: NodeId, name: &str, paddle: &str, conv: Conv) -> NodeId {
-        let node = self.b.conv(name, x, conv);
+        let node = self.b.conv(format!("{}{name}", self.prefix), x, conv);
         self.note(
             format!("{name}.weight"),
             format!("{paddle}.weight"),
@@ -123,7 +155,8 @@ impl Net {
                 1.0,
             );
         }
-        self.b.batch_norm_with(name, x, self.eps, 0.1)
+        self.b
+            .batch_norm_with(format!("{}{name}", self.prefix), x, self.eps, 0.1)
     }
 
     /// Convolution and batch norm.
@@ -138,6 +171,24 @@ impl Net {
     pub fn unit_act(&mut self, x: NodeId, names: &Names, conv: Conv, act: Act) -> NodeId {
         let x = self.unit(x, names, conv);
         self.b.act(x, act)
+    }
+
+    /// With a bias where PaddleSeg has one before a batch norm, which takes it away again.
+    pub fn biased(&self, conv: Conv) -> Conv {
+        match self.origin {
+            Origin::Paddle => conv.bias(),
+            Origin::Torch => conv,
+        }
+    }
+
+    /// What to do before a convolution of this kernel and stride that PaddleSeg pads with `'same'`: its
+    /// input, and the padding left to the convolution itself. PyTorch's networks pad evenly.
+    pub fn same_pad(&mut self, x: NodeId, kernel: usize, stride: usize) -> (NodeId, usize) {
+        if stride == 1 || self.origin == Origin::Torch {
+            return (x, kernel / 2);
+        }
+        let (kernel, stride) = ([kernel; 2], [stride; 2]);
+        (self.b.plain(Op::SamePad { kernel, stride }, &[x]), 0)
     }
 
     /// Fully connected layer with bias. `kept` is the share of inputs that a dropout before it keeps
@@ -158,7 +209,7 @@ impl Net {
             kept,
         );
         self.note(format!("{name}.bias"), format!("{paddle}.bias"), false, 1.0);
-        self.b.linear(name, x, features)
+        self.b.linear(format!("{}{name}", self.prefix), x, features)
     }
 
     /// Squeeze-and-excitation (Hu et al. 2018): pool, two 1×1 convolutions, gate.
@@ -188,8 +239,21 @@ impl Net {
     }
 
     /// Declares `logits` and hands out the graph.
-    pub fn finish(mut self, logits: NodeId) -> Result<(Graph, Vec<PaddleWeight>), GraphError> {
+    pub fn finish(self, logits: NodeId) -> Result<(Graph, Vec<PaddleWeight>), GraphError> {
+        self.finish_with(logits, &[])
+    }
+
+    /// The same with the outputs of auxiliary heads and the weights of their losses.
+    pub fn finish_with(
+        mut self,
+        logits: NodeId,
+        auxiliary: &[(NodeId, f32)],
+    ) -> Result<(Graph, Vec<PaddleWeight>), GraphError> {
         self.b.output("logits", logits);
+        for (i, &(node, loss_weight)) in auxiliary.iter().enumerate() {
+            let name = format!("auxiliary{}", i + 1);
+            self.b.auxiliary_output(&name, node, loss_weight);
+        }
         Ok((self.b.finish()?, self.weights))
     }
 }

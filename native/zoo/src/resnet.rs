@@ -3,15 +3,32 @@
 //! stem, 2×2 average pooling before the shortcut's convolution).
 //!
 //! Names: torchvision; the `vd` networks use those of timm's `resnet*d`, the same network.
+//! As a backbone of PaddleSeg it is the same network with dilated stages.
 //! PaddleClas puts a convolution into the very first shortcut of the 18- and 34-layer networks too;
 //! torchvision and timm do not.
 
 use oarlock_graph::{Act, Conv, NodeId};
 
-use crate::net::{Names, Net, PLAIN};
+use crate::net::{Library, Names, Net, PLAIN};
 use crate::{Built, Origin};
 
 pub(crate) fn build(name: &str, depth: u32, vd: bool, origin: Origin, classes: usize) -> Built {
+    let (mut net, image) = Net::new(name, origin, PLAIN);
+    let stages = features(&mut net, image, depth, vd, [1; 4], Library::Clas);
+    let x = net.pool_flat(stages[3]);
+    let logits = net.linear(x, "fc", "fc", classes, 1.0);
+    net.finish(logits)
+}
+
+/// What the four stages make. A stage with a dilation above 1 keeps the size of its input.
+pub(crate) fn features(
+    net: &mut Net,
+    image: NodeId,
+    depth: u32,
+    vd: bool,
+    dilations: [usize; 4],
+    library: Library,
+) -> [NodeId; 4] {
     let (blocks, bottleneck) = match depth {
         18 => ([2, 2, 2, 2], false),
         34 => ([3, 4, 6, 3], false),
@@ -20,43 +37,54 @@ pub(crate) fn build(name: &str, depth: u32, vd: bool, origin: Origin, classes: u
         152 => ([3, 8, 36, 3], true),
         _ => ([3, 12, 48, 3], true), // 200
     };
-    let (mut net, image) = Net::new(name, origin, PLAIN);
-    let mut x = stem(&mut net, image, vd);
+    let mut x = stem(net, image, vd, library);
     x = net.b.max_pool(x, 3, 2, 1);
+    let mut stages = [x; 4];
     let mut paddle_block = 0;
     for (stage, &count) in blocks.iter().enumerate() {
         for index in 0..count {
             let block = Block {
                 name: format!("layer{}.{index}", stage + 1),
-                paddle: format!("blocks.{paddle_block}"),
+                paddle: match library {
+                    Library::Clas => format!("blocks.{paddle_block}"),
+                    Library::Seg => format!("bb_{stage}_{index}"),
+                },
                 filters: 64 << stage,
-                stride: if index == 0 && stage > 0 { 2 } else { 1 },
+                stride: if index == 0 && stage > 0 && dilations[stage] == 1 {
+                    2
+                } else {
+                    1
+                },
+                dilation: dilations[stage],
                 first: index == 0,
                 vd,
             };
-            x = block.build(&mut net, x, bottleneck);
+            x = block.build(net, x, bottleneck);
             paddle_block += 1;
         }
+        stages[stage] = x;
     }
-    let x = net.pool_flat(x);
-    let logits = net.linear(x, "fc", "fc", classes, 1.0);
-    net.finish(logits)
+    stages
 }
 
-fn stem(net: &mut Net, image: NodeId, vd: bool) -> NodeId {
+fn stem(net: &mut Net, image: NodeId, vd: bool, library: Library) -> NodeId {
+    let paddle = |i: usize| match library {
+        Library::Clas => format!("stem.{i}"),
+        Library::Seg => format!("conv1_{}", i + 1),
+    };
     if !vd {
-        let names = Names::new("conv1", "bn1", "stem.0");
+        let names = Names::new("conv1", "bn1", paddle(0));
         return net.unit_act(image, &names, Conv::new(64, 7).stride(2), Act::Relu);
     }
-    let names = Names::sequence("conv1", 0, "stem.0");
+    let names = Names::sequence("conv1", 0, paddle(0));
     let x = net.unit_act(image, &names, Conv::new(32, 3).stride(2), Act::Relu);
     let x = net.unit_act(
         x,
-        &Names::sequence("conv1", 3, "stem.1"),
+        &Names::sequence("conv1", 3, paddle(1)),
         Conv::new(32, 3),
         Act::Relu,
     );
-    let names = Names::new("conv1.6", "bn1", "stem.2");
+    let names = Names::new("conv1.6", "bn1", paddle(2));
     net.unit_act(x, &names, Conv::new(64, 3), Act::Relu)
 }
 
@@ -65,21 +93,25 @@ struct Block {
     paddle: String,
     filters: usize,
     stride: usize,
+    dilation: usize,
     first: bool,
     vd: bool,
 }
 
 impl Block {
     fn build(&self, net: &mut Net, input: NodeId, bottleneck: bool) -> NodeId {
-        let (f, s) = (self.filters, self.stride);
+        let (f, s, d) = (self.filters, self.stride, self.dilation);
         let convs: Vec<Conv> = if bottleneck {
             vec![
                 Conv::new(f, 1),
-                Conv::new(f, 3).stride(s),
+                Conv::new(f, 3).stride(s).dilation(d),
                 Conv::new(4 * f, 1),
             ]
         } else {
-            vec![Conv::new(f, 3).stride(s), Conv::new(f, 3)]
+            vec![
+                Conv::new(f, 3).stride(s).dilation(d),
+                Conv::new(f, 3).dilation(d),
+            ]
         };
         let out = if bottleneck { 4 * f } else { f };
         let mut x = input;

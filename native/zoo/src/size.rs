@@ -1,8 +1,8 @@
-//! What image sizes a classifier takes.
+//! What image sizes a network takes.
 
-use crate::canonical_name;
+use crate::{canonical_name, canonical_segmenter};
 
-/// Image sizes of a classifier.
+/// Image sizes of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InputSize {
     /// Smallest height and width.
@@ -33,12 +33,19 @@ impl InputSize {
     }
 }
 
-/// Image sizes of a classifier (name or alias); `None` for an unknown one.
+/// Image sizes of a classifier or segmenter (name or alias); `None` for an unknown one.
 ///
 /// All take 32×32 and larger, except AlexNet (its stride-4 stem and three unpadded poolings leave
 /// nothing below 63×63). HRNet needs multiples of 32. Others take less than 32 too, but the last stages
-/// of all of them then see a single pixel.
+/// of all of them then see a single pixel. Segmenters take any size from 32×32 on.
 pub fn input_size(name: &str) -> Option<InputSize> {
+    if canonical_segmenter(name).is_some() {
+        return Some(InputSize {
+            min: 32,
+            multiple: 1,
+            usual: 512,
+        });
+    }
     let name = canonical_name(name)?;
     let usual = InputSize {
         min: 32,

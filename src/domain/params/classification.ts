@@ -1,5 +1,5 @@
 /** From a task's stored parameters to what the training job is told. */
-import type { ClassificationParams, LrPolicy, Precision } from '../../compute/jobs.gen.js';
+import type { LrPolicy, Precision, TrainParams as RunParams } from '../../compute/jobs.gen.js';
 import { invalidArgument, notReady } from '../errors.js';
 import type { TrainParams } from './fields.js';
 import { findModel } from './models.js';
@@ -13,7 +13,7 @@ export interface TrainingSite {
 }
 
 export interface ClassificationPlan {
-  params: ClassificationParams;
+  params: RunParams;
   /** CUDA ordinals to train on; empty = CPU. */
   cuda: number[];
   precision: Precision;
@@ -43,7 +43,8 @@ export function planClassification(stored: TrainParams, site: TrainingSite): Cla
   const notes = [...warnings];
   const { cuda, batch } = devicesAndBatch(p, site, notes);
   const size = cropSize(info.name, p.image_shape as number[], notes);
-  const params: ClassificationParams = {
+  const params: RunParams = {
+    task_type: 'classification',
     model: info.name,
     batch_size: batch,
     num_epochs: p.num_epochs as number,

@@ -1,6 +1,6 @@
 //! One libtorch call per operation, and what the executor must know about it.
 
-use oarlock_graph::{Act, Op};
+use oarlock_graph::{Act, Op, same_padding};
 use tch::Tensor;
 
 use super::network::Parameter;
@@ -111,6 +111,8 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
                 x.f_upsample_nearest2d([h * s, w * s], None, None)?
             }
         }
+        Op::Resize { align_corners } => resize(x, inputs, align_corners)?,
+        Op::SamePad { kernel, stride } => same_pad(x, kernel, stride)?,
         Op::Flatten => x.f_flatten(1, -1)?,
         Op::Linear { bias, .. } => x.f_linear(
             call.param(0)?,
@@ -187,6 +189,30 @@ fn sum(inputs: &[&Tensor], in_place: bool) -> Result<Tensor> {
         total = total.f_add_(term)?;
     }
     Ok(total)
+}
+
+/// Bilinear interpolation to the size of the second input.
+fn resize(x: &Tensor, inputs: &[&Tensor], align_corners: bool) -> Result<Tensor> {
+    let like = inputs
+        .get(1)
+        .ok_or_else(|| EngineError::internal("a resized map lacks its size"))?;
+    let ((_, _, h, w), (_, _, height, width)) = (x.size4()?, like.size4()?);
+    if [h, w] == [height, width] {
+        return Ok(x.shallow_clone());
+    }
+    let resized = x.f_upsample_bilinear2d([height, width], align_corners, None, None)?;
+    // libtorch takes maps of a single pixel for channels-first ones; a concatenation would follow it.
+    ffi::to_channels_last(&resized)
+}
+
+/// Zeros around a map, as many as its size asks for.
+fn same_pad(x: &Tensor, kernel: [usize; 2], stride: [usize; 2]) -> Result<Tensor> {
+    let (_, _, h, w) = x.size4()?;
+    let zeros = |size: i64, i: usize| {
+        same_padding(usize::try_from(size).unwrap_or(0), kernel[i], stride[i]).map(|z| z as i64)
+    };
+    let ([top, bottom], [left, right]) = (zeros(h, 0), zeros(w, 1));
+    Ok(x.f_constant_pad_nd([left, right, top, bottom])?)
 }
 
 /// ShuffleNet's channel shuffle, in the memory order the maps have: channels innermost.

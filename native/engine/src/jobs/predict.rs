@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use oarlock_datasets::Pipeline;
+use oarlock_datasets::ClassifyPipeline;
 use oarlock_files as files;
 use oarlock_imaging::{
     ClassScore, Image, ImageError, Limits, Rng, classification_picture, decode, encode_png,
@@ -170,7 +170,7 @@ fn predict_batch(
     parallel(
         &with_scores,
         threads,
-        |(PredictImage::File { path, output }, prepared, scores)| {
+        |(PredictImage::File { path, output, .. }, prepared, scores)| {
             let mut item = PredictItem {
                 source: path.clone(),
                 picture: None,
@@ -206,7 +206,7 @@ fn prepare(
     let plan = plan(&bytes, &limits, Some((VIEW, VIEW)))?;
     let huge = plan.info.width as u64 * plan.info.height as u64 > HUGE;
     let _turn = huge.then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
-    let pipeline = Pipeline::ClassifyEval {
+    let pipeline = ClassifyPipeline::Eval {
         crop: (crop, crop),
         resize_short,
     };

@@ -228,8 +228,8 @@ fn description(
     plan: &Plan,
     metrics: &Metrics,
 ) -> ModelYml {
-    let p = &plan.params;
-    let crop = p.image_shape[0];
+    let p = &plan.classifier;
+    let crop = plan.params.image_shape[0];
     ModelYml {
         model: graph.name.clone(),
         model_type: "classifier".to_owned(),

@@ -151,7 +151,7 @@ fn begin(
         let learner = Learner {
             network,
             optimizer,
-            label_smoothing: plan.params.label_smoothing,
+            label_smoothing: plan.classifier.label_smoothing,
         };
         return Ok((learner, state));
     };
@@ -178,7 +178,7 @@ fn begin(
     let learner = Learner {
         network,
         optimizer,
-        label_smoothing: plan.params.label_smoothing,
+        label_smoothing: plan.classifier.label_smoothing,
     };
     Ok((learner, state))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use oarlock_datasets::{ImageCache, Sample};
 use oarlock_graph::{Graph, WeightMap};
-use oarlock_jobs::{ClassificationParams, ErrorCode, TaskType, TrainSpec};
+use oarlock_jobs::{ClassificationParams, CommonParams, ErrorCode, TrainParams, TrainSpec};
 use oarlock_zoo::Origin;
 
 use super::data::{self, DataSplit};
@@ -18,7 +18,9 @@ use crate::{EngineError, Result};
 #[derive(Debug)]
 pub struct Plan {
     /// Parameters as they are used (batch size reduced, crop square).
-    pub params: ClassificationParams,
+    pub params: TrainParams,
+    /// What only classifiers have.
+    pub classifier: ClassificationParams,
     /// Images.
     pub data: DataSplit,
     /// Training images, balanced if asked for.
@@ -48,12 +50,12 @@ impl Plan {
     /// # Errors
     /// `InvalidArgument` naming the parameter, or what [`data::read`] says.
     pub fn new(spec: &TrainSpec) -> Result<Self> {
-        if spec.task_type != TaskType::Classification {
+        let TrainParams::Classification(mut classifier) = spec.params.clone() else {
             return Err(EngineError::new(
                 ErrorCode::Unsupported,
                 "only classification can be trained yet",
             ));
-        }
+        };
         if spec.prune.is_some() {
             return Err(EngineError::new(
                 ErrorCode::Unsupported,
@@ -63,6 +65,7 @@ impl Plan {
         let mut params = spec.params.clone();
         let mut notes = Vec::new();
         check(&params)?;
+        check_classifier(&classifier)?;
         // The crop is a square of the first value.
         if params.image_shape[0] != params.image_shape[1] {
             notes.push(format!(
@@ -72,8 +75,9 @@ impl Plan {
             ));
             params.image_shape[1] = params.image_shape[0];
         }
+        classifier.common.image_shape = params.image_shape;
         let data = data::read(&spec.dataset)?;
-        let train = if params.class_balance {
+        let train = if classifier.class_balance {
             Arc::new(oarlock_datasets::balance_classes(&data.train))
         } else {
             data.train.clone()
@@ -95,6 +99,7 @@ impl Plan {
         let max_corrupt_fraction = MAX_CORRUPT;
         Ok(Self {
             params,
+            classifier,
             data,
             train,
             rule,
@@ -172,10 +177,11 @@ fn is_paddle(path: &str) -> bool {
             && path.join("model.pdparams").exists())
 }
 
-fn check(p: &ClassificationParams) -> Result<()> {
-    let wrong = |field: &str, what: &str| {
-        EngineError::new(ErrorCode::InvalidArgument, format!("{field} {what}")).with("field", field)
-    };
+fn wrong(field: &str, what: &str) -> EngineError {
+    EngineError::new(ErrorCode::InvalidArgument, format!("{field} {what}")).with("field", field)
+}
+
+fn check(p: &CommonParams) -> Result<()> {
     let positive = |value: u32, field: &str| {
         if value == 0 {
             Err(wrong(field, "must be at least 1"))
@@ -198,6 +204,10 @@ fn check(p: &ClassificationParams) -> Result<()> {
             return Err(wrong(field, "must be a number of at least 0"));
         }
     }
+    Ok(())
+}
+
+fn check_classifier(p: &ClassificationParams) -> Result<()> {
     if !(0.0..1.0).contains(&p.label_smoothing) {
         return Err(wrong("label_smoothing", "must lie in [0, 1)"));
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use oarlock_datasets::{Loader, LoaderConfig, Pipeline};
+use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig};
 use oarlock_jobs::{ErrorCode, JobError, JobEvent, TrainResult};
 use tch::{Device, Tensor};
 
@@ -126,7 +126,7 @@ impl Session<'_> {
         let mut loader = Loader::new(LoaderConfig {
             samples: self.plan.train.clone(),
             batch_size: p.batch_size as usize,
-            pipeline: Pipeline::classify_train(p),
+            pipeline: ClassifyPipeline::train(&self.plan.classifier),
             shuffle_seed: Some(p.seed),
             epoch: u64::from(self.state.epoch) + 1,
             start_batch: self.state.step as usize,
@@ -134,6 +134,7 @@ impl Session<'_> {
             threads: 0,
             prefetch: 3,
             cache: self.plan.cache.clone(),
+            memory: None,
             max_corrupt_fraction: self.plan.max_corrupt_fraction,
         })
         .map_err(JobError::from)?;
@@ -163,7 +164,7 @@ impl Session<'_> {
         Ok(Flow::Done)
     }
 
-    fn step(&mut self, batch: &oarlock_datasets::Batch, wait: f64) -> Result<()> {
+    fn step(&mut self, batch: &oarlock_datasets::Batch<i64>, wait: f64) -> Result<()> {
         self.state
             .advance_to(u32::try_from(batch.index).unwrap_or(u32::MAX));
         let lr = self.plan.schedule.rate(self.state.global_step);
@@ -172,7 +173,7 @@ impl Session<'_> {
         let placement = self.learner.network.placement();
         let mut result = None;
         if usable {
-            let p = &self.plan.params;
+            let p = &self.plan.classifier;
             let input = normalized_input(
                 &batch.images,
                 [batch.n, batch.h, batch.w],
@@ -180,8 +181,8 @@ impl Session<'_> {
                 p.image_std,
                 placement,
             )?;
-            let labels = Tensor::f_from_slice(&batch.labels)?.f_to_device(placement.device)?;
-            let seed = dropout_seed(p.seed, self.state.global_step);
+            let labels = Tensor::f_from_slice(&batch.targets)?.f_to_device(placement.device)?;
+            let seed = dropout_seed(p.common.seed, self.state.global_step);
             result = Some((self.learner.step(&input, &labels, lr, seed)?, labels));
         }
         self.state.advance_to(self.state.step + 1);

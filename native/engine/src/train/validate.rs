@@ -1,6 +1,6 @@
 //! Evaluation on the validation set during training.
 
-use oarlock_datasets::{Loader, LoaderConfig, Pipeline};
+use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig};
 use oarlock_jobs::{ErrorCode, JobError, Metrics};
 use tch::Kind;
 
@@ -31,11 +31,11 @@ pub fn validate(
     cancel: &CancelToken,
     heart: &Heart,
 ) -> Result<Option<Validation>> {
-    let p = &plan.params;
+    let p = &plan.classifier;
     let mut loader = Loader::new(LoaderConfig {
         samples: plan.data.val.clone(),
-        batch_size: p.batch_size as usize,
-        pipeline: Pipeline::classify_eval(p),
+        batch_size: plan.params.batch_size as usize,
+        pipeline: ClassifyPipeline::eval(p),
         shuffle_seed: None,
         epoch: 0,
         start_batch: 0,
@@ -43,6 +43,7 @@ pub fn validate(
         threads: 0,
         prefetch: 2,
         cache: plan.cache.clone(),
+        memory: None,
         max_corrupt_fraction: plan.max_corrupt_fraction,
     })
     .map_err(JobError::from)?;
@@ -72,7 +73,7 @@ pub fn validate(
         details.scores.extend(download(&scores)?.data);
         details.true_labels.extend(
             batch
-                .labels
+                .targets
                 .iter()
                 .map(|&l| u32::try_from(l).unwrap_or(u32::MAX)),
         );

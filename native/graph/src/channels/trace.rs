@@ -100,6 +100,8 @@ pub(super) fn trace(graph: &Graph) -> Result<Trace, GraphError> {
             | Op::GlobalAvgPool
             | Op::AdaptiveAvgPool { .. }
             | Op::Upsample { .. }
+            | Op::Resize { .. }
+            | Op::SamePad { .. }
             | Op::Dropout { .. } => input(0).clone(),
         };
         values.push(value);

@@ -87,7 +87,7 @@ impl<'a> Lowering<'a> {
         self.constant(name, dims, FLOAT, raw)
     }
 
-    fn ints(&mut self, name: String, data: &[usize]) -> String {
+    pub fn ints(&mut self, name: String, data: &[usize]) -> String {
         let raw = data
             .iter()
             .flat_map(|&v| (v as i64).to_le_bytes())
@@ -206,6 +206,8 @@ impl<'a> Lowering<'a> {
                 };
                 self.emit("Resize", &[x[0], "", &scales], out, attributes);
             }
+            Op::Resize { align_corners } => self.resize(id, *align_corners, [x[0], x[1]], out),
+            Op::SamePad { kernel, stride } => self.same_pad(id, *kernel, *stride, x[0], out)?,
             Op::Flatten => self.emit("Flatten", x, out, vec![int("axis", 1)]),
             Op::Linear { .. } => {
                 let params = self.params(node);
@@ -256,6 +258,19 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// Height and width of the value of a node, where they are known.
+    pub fn size(&self, id: usize) -> Option<[usize; 2]> {
+        match self.values[id] {
+            Value::Map { hw, .. } => hw,
+            Value::Vector { .. } => None,
+        }
+    }
+
+    /// What the node reads.
+    pub fn inputs(&self, id: usize) -> &'a [usize] {
+        &self.graph.nodes[id].inputs
+    }
+
     /// Attributes of a pooling. When rounding up, PyTorch drops a last window that begins in the
     /// trailing padding and ONNX keeps it; where that can happen, the trailing padding is spelled out
     /// for the known size instead.
@@ -288,7 +303,7 @@ impl<'a> Lowering<'a> {
         Ok(attributes)
     }
 
-    fn error(&self, reason: &str) -> GraphError {
+    pub fn error(&self, reason: &str) -> GraphError {
         GraphError::Export {
             graph: self.graph.name.clone(),
             reason: reason.to_owned(),
@@ -381,7 +396,7 @@ pub(super) fn int(name: &str, value: usize) -> AttributeProto {
     }
 }
 
-fn text(name: &str, value: &str) -> AttributeProto {
+pub(super) fn text(name: &str, value: &str) -> AttributeProto {
     let s = Some(value.as_bytes().to_vec());
     AttributeProto {
         name: name.to_owned(),

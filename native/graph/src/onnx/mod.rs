@@ -6,6 +6,7 @@
 mod integers;
 mod lower;
 pub mod proto;
+mod resize;
 mod write;
 
 use std::collections::HashSet;

@@ -122,6 +122,7 @@ fn hands_on(op: &Op) -> bool {
             | Op::ChannelShuffle { .. }
             | Op::Flatten
             | Op::Dropout { .. }
+            | Op::SamePad { .. }
             | Op::Upsample {
                 bilinear: false,
                 ..

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use oarlock_datasets::{Loader, LoaderConfig, Pipeline, Sample};
+use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig, Sample};
 use oarlock_files as files;
 use oarlock_jobs::Probe;
 use tch::Kind;
@@ -70,11 +70,11 @@ pub(super) fn eval_loader(
     samples: Vec<Sample>,
     batch_size: usize,
     p: &Preprocessing,
-) -> LoaderConfig {
+) -> LoaderConfig<ClassifyPipeline> {
     LoaderConfig {
         samples: samples.into(),
         batch_size,
-        pipeline: Pipeline::ClassifyEval {
+        pipeline: ClassifyPipeline::Eval {
             crop: (p.crop as usize, p.crop as usize),
             resize_short: p.resize_short as usize,
         },
@@ -85,6 +85,7 @@ pub(super) fn eval_loader(
         threads: 0,
         prefetch: 2,
         cache: None,
+        memory: None,
         max_corrupt_fraction: 1.0,
     }
 }

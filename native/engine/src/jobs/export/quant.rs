@@ -148,7 +148,11 @@ fn tap(graph: &Graph, values: &[&str]) -> Graph {
     let outputs = values.iter().filter_map(|name| {
         let node = named(name)?;
         let name = (*name).to_owned();
-        Some(Output { name, node })
+        Some(Output {
+            name,
+            node,
+            auxiliary: None,
+        })
     });
     Graph {
         outputs: outputs.collect(),
