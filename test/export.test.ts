@@ -296,6 +296,14 @@ describe('exports over HTTP', { concurrency: false }, () => {
     assert.deepEqual(about.dataset_attr.labels, labels);
     assert.equal(about.task_params.train.model, 'MobileNetV3_small');
     assert.ok(about.eval_result.Acc1 > 0.9);
+    assert.equal(about.measured, undefined, 'the last export went elsewhere');
+    const { emid: plain } = await server.ok('POST', '/model', { ...model, name: 'plain', path: folder('fp32') });
+    const figures = (await server.ok('GET', '/model', { mid: plain })).measured;
+    assert.deepEqual(figures, entry(join(folder('fp32'), 'inference_model'), 'Measured'));
+    await exported({ save_dir: folder('fp32'), quant: true });
+    assert.equal((await server.ok('GET', '/model', { mid: plain })).measured.images, 36, 'replaced by a new export');
+    await server.ok('DELETE', '/model', { type: 'exported', emid: plain });
+    assert.ok(!existsSync(folder('fp32')));
     const file = join(path, 'inference_model/model.onnx');
     const reply = await send(server.port, 'GET', '/model/file', { path: file });
     assert.deepEqual(reply.body, readFileSync(file));
@@ -303,6 +311,6 @@ describe('exports over HTTP', { concurrency: false }, () => {
     assert.ok(!existsSync(path), 'a folder that an export made goes with its model');
     assert.ok(!existsSync(lite));
     assert.deepEqual((await server.ok('GET', '/model', { type: 'exported' })).exported_models, []);
-    assert.ok(existsSync(join(folder('fp32'), 'inference_model/model.onnx')));
+    assert.ok(existsSync(join(folder('few'), 'inference_model/model.onnx')), 'other exports stay');
   });
 });

@@ -7,14 +7,13 @@ import type { JobsApi, ModelsApi, NewModel, TasksApi } from './contracts.js';
 import type { Datasets } from './datasets.js';
 import { PretrainedModelStatus as Status, TaskStatus } from './enums.js';
 import { invalidArgument, notFound, notReady } from './errors.js';
+import { LITE, measuredAt } from './export-plan.js';
 import { isInside } from './paths.js';
 import type { ExportedRecord, PretrainedRecord, TaskRecord } from './records.js';
 import { next } from './states.js';
 import { localTime } from './time.js';
 import type { Trash } from './trash.js';
 
-/** `exported_type` of a lite model. */
-const LITE = 1;
 /** What exports put into their `save_dir`. */
 const [FOLDER, LITE_FOLDER] = ['inference_model', 'lite_model'];
 const MODEL = /^model\.(onnx|ort)$/;
@@ -106,7 +105,15 @@ export class Models implements ModelsApi {
     const record = await store.change((tx) => {
       if (tx.get('task', task.id) === undefined) throw notFound('task', task.id);
       const id = tx.nextId('exported');
-      const added: ExportedRecord = { id, ...described, path, exported_type: model.exported_type ?? 0 };
+      const exported_type = model.exported_type ?? 0;
+      const measured = exported_type === LITE ? undefined : measuredAt(tx.get('sidejob', `${task.id}/export`), path);
+      const added: ExportedRecord = {
+        id,
+        ...described,
+        path,
+        exported_type,
+        ...(measured === undefined ? {} : { measured }),
+      };
       tx.put('exported', added);
       return added;
     });

@@ -1,4 +1,5 @@
 /** What the store holds. Records are immutable: a change puts a new object. */
+import type { Measured } from '../compute/jobs.gen.js';
 import type { DatasetStatus, PretrainedModelStatus, ProjectType, TaskStatus } from './enums.js';
 import type { TrainParams } from './params/index.js';
 
@@ -147,6 +148,8 @@ export interface PretrainedRecord extends ModelBase {
 
 export interface ExportedRecord extends ModelBase {
   readonly exported_type: number;
+  /** What ONNX Runtime measured of it. */
+  readonly measured?: Measured;
 }
 
 /** Whatever the demo service keeps per project type. */

@@ -68,7 +68,7 @@ fn export(
         }
     };
     let result = match run_job("export", JobSpec::Export(spec), &sink, &cancel) {
-        JobOutcome::Export(result) => Ok(result),
+        JobOutcome::Export(result) => Ok(*result),
         JobOutcome::Failed(error) => Err(error),
         other => panic!("{other:?}"),
     };

@@ -17,7 +17,7 @@ pub enum JobOutcome {
     /// Pictures drawn.
     Predict(PredictResult),
     /// Model exported.
-    Export(ExportResult),
+    Export(Box<ExportResult>),
     /// Model converted.
     Lite(LiteResult),
     /// Sensitivities measured, completely or until a stop.

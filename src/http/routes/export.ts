@@ -7,30 +7,17 @@ import { invalidArgument } from '../../domain/errors.js';
 import { QUANT_IMAGES, QUANT_METHODS, quantLog, quantResult } from '../../domain/export-plan.js';
 import type { SideJobRecord } from '../../domain/records.js';
 import { defineRoute, type Route } from '../route.js';
-import { epochArg, given, readEpoch, tid } from './shapes.js';
+import { epochArg, given, measured, metrics, readEpoch, tid } from './shapes.js';
 
 export interface ExportServices {
   readonly jobs: JobsApi;
   readonly tasks: Pick<TasksApi, 'get'>;
 }
 
-const metrics = z.record(z.string(), z.number().nullable());
-const figures = z.object({ metrics, bytes: z.int(), latency_ms: z.number() });
-
 const state = z.object({
   export_status: z.int().nullable().optional().describe('6 running, 7 done, 13 failed or stopped; null: never started'),
   message: z.string().optional(),
-  measured: z
-    .object({
-      runtime: z.string(),
-      threads: z.int(),
-      images: z.int().describe('Validation images of the metrics'),
-      model: figures.describe('The exported model'),
-      fp32: figures.nullable().describe('Of a quantized export: the same network before'),
-      difference: z.number().describe('Largest difference of a probability between the runtime and the engine, fp32'),
-    })
-    .optional()
-    .describe('What ONNX Runtime measured of the last export'),
+  measured: measured.optional().describe('What ONNX Runtime measured of the last export'),
   quant_log: z
     .object({
       log_file: z.string().nullable(),
@@ -47,12 +34,12 @@ const state = z.object({
 function answer(record: SideJobRecord | undefined): z.input<typeof state> & { status?: -1 } {
   if (record === undefined) return { export_status: null, message: 'Never exported.' };
   const { status, message } = record;
-  const measured = measuredOf(record);
+  const figures = measuredOf(record);
   return {
     ...(status === TaskStatus.XEXPORTFAIL ? { status: -1 } : {}),
     export_status: status,
     message,
-    ...(measured === undefined ? {} : { measured }),
+    ...(figures === undefined ? {} : { measured: figures }),
   };
 }
 

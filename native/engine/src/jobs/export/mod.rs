@@ -84,6 +84,7 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
         graph: &graph,
         weights: &weights,
         placement,
+        threads: spec.threads as usize,
     };
     let calibrated = match &spec.quant {
         None => None,
@@ -124,6 +125,8 @@ struct Folded<'a> {
     graph: &'a Graph,
     weights: &'a WeightMap,
     placement: Placement,
+    /// Of decoding and counting; 0 = all cores.
+    threads: usize,
 }
 
 fn invalid(error: oarlock_graph::GraphError) -> EngineError {

@@ -33,7 +33,7 @@ pub(super) fn write(
     let side = p.crop as usize;
     let wanted = (IMAGES * 224 * 224 / (side * side)).clamp(1, IMAGES);
     let pixels = data
-        .and_then(|data| pictures(&data.val, wanted, p))
+        .and_then(|data| pictures(&data.val, wanted, p, network.threads))
         .unwrap_or_else(|| noise(wanted * side * side * 3));
     let n = pixels.len() / (side * side * 3);
     let input = normalized_input(&pixels, [n, side, side], p.mean, p.std, network.placement)?;
@@ -56,9 +56,14 @@ pub(super) fn write(
 }
 
 /// Pixels of the first images; `None` when none can be read.
-fn pictures(samples: &[Sample], wanted: usize, p: &Preprocessing) -> Option<Vec<u8>> {
+fn pictures(
+    samples: &[Sample],
+    wanted: usize,
+    p: &Preprocessing,
+    threads: usize,
+) -> Option<Vec<u8>> {
     let first = samples.iter().take(wanted).cloned().collect();
-    let batch = Loader::new(eval_loader(first, wanted, p))
+    let batch = Loader::new(eval_loader(first, wanted, p, threads))
         .ok()?
         .next()?
         .ok()?;
@@ -70,6 +75,7 @@ pub(super) fn eval_loader(
     samples: Vec<Sample>,
     batch_size: usize,
     p: &Preprocessing,
+    threads: usize,
 ) -> LoaderConfig<ClassifyPipeline> {
     LoaderConfig {
         samples: samples.into(),
@@ -82,7 +88,7 @@ pub(super) fn eval_loader(
         epoch: 0,
         start_batch: 0,
         drop_last: false,
-        threads: 0,
+        threads,
         prefetch: 2,
         cache: None,
         memory: None,
