@@ -137,7 +137,7 @@ function lines({ runtime, images, threads, model, fp32, difference }: Measured):
   };
   return [
     line(
-      `Measured with ${runtime} on ${images} validation images, ${threads} threads; differs from the engine by ${difference}.`,
+      `Measured with ${runtime} on ${images} validation images, ${threads} threads; differs from the engine by ${difference.toPrecision(2)}.`,
     ),
     ...(fp32 === null ? [] : [figures('before', fp32)]),
     figures(fp32 === null ? 'exported' : 'after', model),

@@ -54,7 +54,12 @@ async function replace(temporary: string, target: string): Promise<void> {
     throw new Error(`'${target}' holds other files; choose another folder`);
   const old = temporaryName(target);
   if (names !== undefined) await rename(target, old);
-  await rename(temporary, target);
+  try {
+    await rename(temporary, target);
+  } catch (error) {
+    if (names !== undefined) await rename(old, target);
+    throw error;
+  }
   await syncFolder(join(target, '..'));
   await rm(old, { recursive: true, force: true });
 }
