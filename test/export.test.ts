@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import * as ort from 'onnxruntime-node';
 import { colourFolder } from './lib/pictures.js';
-import { hosts } from './lib/processes.js';
-import { type Json, project, send, TestServer } from './lib/server.js';
+import { hosts, type Json, project, send, TestServer } from './lib/server.js';
 
 const SIDE = 32;
 const COLOURS = ['red', 'green', 'blue'];

@@ -6,8 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { colourFolder } from './lib/pictures.js';
-import { hosts } from './lib/processes.js';
-import { type Json, project, TestServer } from './lib/server.js';
+import { hosts, type Json, project, TestServer } from './lib/server.js';
 
 const params: Json = {
   model: 'MobileNetV3_small',

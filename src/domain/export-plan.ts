@@ -6,10 +6,10 @@ import { writeFileAtomic } from './atomic-file.js';
 import type { DomainContext } from './context.js';
 import type { ExportArgs, TasksApi } from './contracts.js';
 import { DatasetStatus, TaskStatus } from './enums.js';
-import { invalidArgument, notReady } from './errors.js';
+import { invalidArgument, notReady, unsupported } from './errors.js';
 import { exportFolder, sweepUnfinished } from './export-folder.js';
 import type { SideJobRecord, TaskRecord } from './records.js';
-import type { SideJobPlan } from './side-job-runner.js';
+import type { SideJobPlan } from './side-jobs.js';
 import { localTime } from './time.js';
 
 export const QUANT_METHODS = ['min_max', 'percentile', 'entropy'] as const;
@@ -38,9 +38,12 @@ export async function exportPlan(
     throw invalidArgument('quant_images', `quant_images must be a whole number from 1 to ${MAX_QUANT_IMAGES}.`);
   const method = args.quant_method ?? 'percentile';
   const quant = args.quant === true ? { method, images } : undefined;
+  const type = tasks.typeOf(task);
+  if (quant !== undefined && type !== 'classification')
+    throw unsupported(`Quantization for ${type} is not available yet.`, 'Send "quant": false.');
   const saveDir = await exportFolder(context, task, args.save_dir);
   const checkpoint = await tasks.checkpoint(task.id, epoch);
-  const root = datasetFolder(context, task, quant !== undefined);
+  const root = type === 'classification' ? datasetFolder(context, task, quant !== undefined) : undefined;
   const logDir = logFolder(task);
   const plan = async (): Promise<SideJobPlan> => {
     await mkdir(saveDir, { recursive: true });
@@ -49,7 +52,7 @@ export async function exportPlan(
     return {
       spec: {
         kind: 'export',
-        task_type: 'classification',
+        task_type: type,
         source: { checkpoint, epoch },
         save_dir: saveDir,
         log_dir: logDir,

@@ -28,6 +28,8 @@ unsafe extern "C" {
     fn ok_memory_trim();
     fn ok_memory_stats(used: *mut u64, peak: *mut u64, kept: *mut u64);
     fn ok_to_channels_last(input: Ptr, output: *mut Ptr) -> Status;
+    fn ok_select_channels(input: Ptr, channels: *const i64, count: i64, output: *mut Ptr)
+    -> Status;
     fn ok_normalize(
         pixels: *const u8,
         n: i64,
@@ -207,6 +209,13 @@ pub fn threads() -> u32 {
 pub fn to_channels_last(input: &Tensor) -> Result<Tensor> {
     // SAFETY: `input` outlives the call.
     tensor_of(|out| unsafe { ok_to_channels_last(ptr(input), out) })
+}
+
+/// The channels (second axis) `channels` of a tensor, in that order.
+pub fn select_channels(input: &Tensor, channels: &[i64]) -> Result<Tensor> {
+    let (first, count) = (channels.as_ptr(), channels.len() as i64);
+    // SAFETY: `input` and `channels` outlive the call, which reads `count` numbers.
+    tensor_of(|out| unsafe { ok_select_channels(ptr(input), first, count, out) })
 }
 
 /// Images (N×H×W×3 bytes) to a channels-last N×3×H×W tensor of `(x/255 − mean) / std`.

@@ -42,6 +42,7 @@ fn generated_typescript_is_current() {
         ExportSpec,
         LiteSpec,
         SensitivitySpec,
+        SourceFormat,
         ImportSpec,
         JobSpec,
         PruneSummary,

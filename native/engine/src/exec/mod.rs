@@ -8,5 +8,5 @@ mod ops;
 mod plan;
 
 pub use input::normalized_input;
-pub use network::{Network, Parameter};
+pub use network::{Network, Parameter, select_channels};
 pub(crate) use network::{download, upload_tensor};

@@ -29,6 +29,16 @@ impl Parameter {
     pub fn trainable(&self) -> bool {
         !matches!(self.kind, ParamKind::RunningMean | ParamKind::RunningVar)
     }
+
+    /// The same tensors under the same name.
+    fn share(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            kind: self.kind,
+            master: self.master.shallow_clone(),
+            compute: self.compute.shallow_clone(),
+        }
+    }
 }
 
 /// A graph with its weights on a device, ready to run forward and backward.
@@ -41,6 +51,7 @@ pub struct Network {
     parameters: Vec<Parameter>,
     /// First parameter of each node, and the end.
     offsets: Vec<usize>,
+    fusion: Fusion,
     steps: Vec<Step>,
     /// Weights in the convolution kernels' own order, by node; inference only.
     packed: RefCell<Vec<Option<Tensor>>>,
@@ -74,15 +85,7 @@ impl Network {
                         format!("the weight `{name}` is missing"),
                     )
                 })?;
-                if host.shape != param.shape {
-                    return Err(EngineError::new(
-                        ErrorCode::InvalidData,
-                        format!(
-                            "the weight `{name}` has shape {:?}, the network needs {:?}",
-                            host.shape, param.shape
-                        ),
-                    ));
-                }
+                check_shape(&name, &host.shape, &param.shape)?;
                 parameters.push(upload(name, param.kind, host, &node.op, placement)?);
             }
         }
@@ -94,8 +97,56 @@ impl Network {
             placement,
             parameters,
             offsets,
+            fusion,
             steps,
             packed,
+            seed: Cell::new(0),
+        })
+    }
+
+    /// A network of the same nodes with other sizes, as pruning makes it: `weights` takes the place of this one's
+    /// where it names them, all else is shared, packed weights included.
+    ///
+    /// # Errors
+    /// `InvalidData` when a weight that `graph` needs in another shape is not among `weights`; out of memory.
+    pub fn variant(&self, graph: Graph, weights: &WeightMap) -> Result<Self> {
+        if graph.nodes.len() != self.graph.nodes.len() {
+            return Err(EngineError::internal(
+                "a variant has the nodes of its network",
+            ));
+        }
+        let mut parameters = Vec::with_capacity(self.parameters.len());
+        let mut packed = Vec::with_capacity(graph.nodes.len());
+        for (id, node) in graph.nodes.iter().enumerate() {
+            let mut same = true;
+            for (own, param) in self.params_of(id).iter().zip(node.op.params()) {
+                let name = &own.name;
+                let host = weights.get(name);
+                same &= host.is_none();
+                parameters.push(match host {
+                    Some(host) => {
+                        check_shape(name, &host.shape, &param.shape)?;
+                        upload(name.clone(), own.kind, host, &node.op, self.placement)?
+                    }
+                    None => {
+                        let shape: Vec<usize> =
+                            own.master.size().iter().map(|&d| d as usize).collect();
+                        check_shape(name, &shape, &param.shape)?;
+                        own.share()
+                    }
+                });
+            }
+            let own = self.packed.borrow();
+            packed.push(own[id].as_ref().filter(|_| same).map(Tensor::shallow_clone));
+        }
+        Ok(Self {
+            steps: plan::steps(&graph, self.fusion),
+            graph,
+            placement: self.placement,
+            parameters,
+            offsets: self.offsets.clone(),
+            fusion: self.fusion,
+            packed: RefCell::new(packed),
             seed: Cell::new(0),
         })
     }
@@ -166,11 +217,69 @@ impl Network {
     pub fn forward_all(&self, input: &Tensor, train: bool) -> Result<Vec<Tensor>> {
         let _guard = (!train).then(tch::no_grad_guard);
         let input = ops::prepare_input(input, self.placement)?;
-        let mut values: Vec<Option<Tensor>> = (0..self.graph.nodes.len()).map(|_| None).collect();
-        for step in &self.steps {
+        let mut values = self.no_values();
+        self.execute(&self.steps, &mut values, Some(&input), train)?;
+        let outputs = self.graph.outputs.iter();
+        outputs.map(|o| self.value(&values, o.node)).collect()
+    }
+
+    /// Runs for inference what is needed to get the values `wanted`, beginning from values that are there already
+    /// (`kept`, by node) and the image (as in [`Self::forward`]; only needed where they do not suffice). Values
+    /// come and go in the compute type; none that is passed in is written to.
+    ///
+    /// Only values that inference makes can be named: what a fused step computes on its way is not lost, it is
+    /// made a step of its own.
+    ///
+    /// # Errors
+    /// Out of memory; shapes that do not fit the network; an image that is needed and not given.
+    pub fn forward_from(
+        &self,
+        kept: &[(NodeId, Tensor)],
+        image: Option<&Tensor>,
+        wanted: &[NodeId],
+    ) -> Result<Vec<Tensor>> {
+        let _guard = tch::no_grad_guard();
+        let mut values = self.no_values();
+        for (id, value) in kept {
+            values[*id] = Some(value.shallow_clone());
+        }
+        let available: Vec<NodeId> = kept.iter().map(|(id, _)| *id).collect();
+        let run = oarlock_graph::nodes_to_run(&self.graph, &available, wanted);
+        let steps = plan::section(&self.graph, self.fusion, &run, wanted);
+        let image = image
+            .map(|image| ops::prepare_input(image, self.placement))
+            .transpose()?;
+        self.execute(&steps, &mut values, image.as_ref(), false)?;
+        wanted.iter().map(|&id| self.value(&values, id)).collect()
+    }
+
+    fn no_values(&self) -> Vec<Option<Tensor>> {
+        (0..self.graph.nodes.len()).map(|_| None).collect()
+    }
+
+    fn value(&self, values: &[Option<Tensor>], id: NodeId) -> Result<Tensor> {
+        values[id]
+            .as_ref()
+            .map(Tensor::shallow_clone)
+            .ok_or_else(|| {
+                let name = &self.graph.nodes[id].name;
+                EngineError::internal(format!("the value of `{name}` is missing"))
+            })
+    }
+
+    fn execute(
+        &self,
+        steps: &[Step],
+        values: &mut [Option<Tensor>],
+        image: Option<&Tensor>,
+        train: bool,
+    ) -> Result<()> {
+        for step in steps {
             let node = &self.graph.nodes[step.node];
             let value = if matches!(node.op, Op::Input { .. }) {
-                input.shallow_clone()
+                image
+                    .map(Tensor::shallow_clone)
+                    .ok_or_else(|| EngineError::internal("the network needs its image"))?
             } else {
                 let mut inputs = Vec::with_capacity(step.inputs.len());
                 for &id in &step.inputs {
@@ -189,16 +298,7 @@ impl Network {
                 values[id] = None;
             }
         }
-        self.graph
-            .outputs
-            .iter()
-            .map(|o| {
-                values[o.node]
-                    .as_ref()
-                    .map(Tensor::shallow_clone)
-                    .ok_or_else(|| EngineError::internal(format!("output `{}` is missing", o.name)))
-            })
-            .collect()
+        Ok(())
     }
 
     fn params_of(&self, node: NodeId) -> &[Parameter] {
@@ -248,6 +348,16 @@ impl Network {
     }
 }
 
+fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        ErrorCode::InvalidData,
+        format!("the weight `{name}` has shape {found:?}, the network needs {wanted:?}"),
+    ))
+}
+
 /// Host copy of a tensor, fp32, row-major.
 pub(crate) fn download(tensor: &Tensor) -> Result<HostTensor> {
     let flat = tensor
@@ -265,6 +375,15 @@ pub(crate) fn download(tensor: &Tensor) -> Result<HostTensor> {
         .map(|d| usize::try_from(d).unwrap_or(0))
         .collect();
     Ok(HostTensor { shape, data })
+}
+
+/// The channels (second axis) `channels` of a value, in that order; maps keep the channels innermost in memory.
+///
+/// # Errors
+/// A channel that is not there; out of memory.
+pub fn select_channels(value: &Tensor, channels: &[usize]) -> Result<Tensor> {
+    let channels: Vec<i64> = channels.iter().map(|&c| c as i64).collect();
+    ffi::select_channels(value, &channels)
 }
 
 /// Device copy of a host tensor, fp32; four-dimensional ones with the channels innermost.

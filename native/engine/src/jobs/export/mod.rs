@@ -15,6 +15,7 @@ mod stages;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use oarlock_datasets::Sample;
 use oarlock_files as files;
 use oarlock_graph::{Graph, WeightMap, cost, fold_batch_norm};
 use oarlock_jobs::{
@@ -22,6 +23,7 @@ use oarlock_jobs::{
 };
 
 use super::model::{self, Model};
+use crate::records::{Preprocessing, Resize};
 use crate::runtime::Placement;
 use crate::runtime::heartbeat::Heart;
 use crate::train::data::{self, DataSplit};
@@ -77,10 +79,11 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
     let model = model::open(&spec.source)?;
     stages.exporting(1)?;
     let (graph, weights) = fold_batch_norm(&model.graph, &model.weights).map_err(invalid)?;
-    let side = model.yml.preprocessing.crop as usize;
-    let cost = cost(&graph, [side, side]).map_err(invalid)?;
+    let size = model.yml.preprocessing.size().map(|s| s as usize);
+    let cost = cost(&graph, size).map_err(invalid)?;
     let data = images(spec, &model)?;
     let network = Folded {
+        input: Input::of(&model.yml.preprocessing)?,
         graph: &graph,
         weights: &weights,
         placement,
@@ -93,7 +96,7 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
                 EngineError::new(ErrorCode::NotReady, "quantization needs training images")
                     .hint("bind a dataset to the project and split it")
             })?;
-            Some(quant::calibrate(&network, &model.yml, quant, data, stages)?)
+            Some(quant::calibrate(&network, quant, data, stages)?)
         }
     };
     let measure = match &spec.log_dir {
@@ -124,9 +127,35 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
 struct Folded<'a> {
     graph: &'a Graph,
     weights: &'a WeightMap,
+    input: Input,
     placement: Placement,
     /// Of decoding and counting; 0 = all cores.
     threads: usize,
+}
+
+/// How pictures become the network's input: the short side resized, the centre square cut out, normalised.
+struct Input {
+    short: u32,
+    crop: u32,
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+impl Input {
+    fn of(p: &Preprocessing) -> Result<Self> {
+        match (p.resize, p.rgb()) {
+            (Resize::ShortCrop { short, crop }, Some((mean, std))) => Ok(Self {
+                short,
+                crop,
+                mean,
+                std,
+            }),
+            _ => Err(EngineError::new(
+                ErrorCode::Unsupported,
+                "only classifiers of 8-bit RGB pictures can be exported yet",
+            )),
+        }
+    }
 }
 
 fn invalid(error: oarlock_graph::GraphError) -> EngineError {
@@ -137,7 +166,7 @@ fn invalid(error: oarlock_graph::GraphError) -> EngineError {
 }
 
 /// The dataset's lists, if they are those of the model's classes. An fp32 export goes on without.
-fn images(spec: &ExportSpec, model: &Model) -> Result<Option<DataSplit>> {
+fn images(spec: &ExportSpec, model: &Model) -> Result<Option<DataSplit<Sample>>> {
     let Some(dataset) = &spec.dataset else {
         return Ok(None);
     };
@@ -165,10 +194,10 @@ fn prepare_measure(
     spec: &ExportSpec,
     model: &Model,
     network: &Folded,
-    data: Option<&DataSplit>,
+    data: Option<&DataSplit<Sample>>,
     dir: &Path,
 ) -> Result<MeasureSpec> {
-    let p = &model.yml.preprocessing;
+    let p = &network.input;
     let classes = model.yml.labels.len();
     let fp32 = match &spec.quant {
         None => None,
@@ -187,13 +216,13 @@ fn prepare_measure(
             .to_string(),
         fp32,
         dataset: measured_set.map(|d| d.root.clone()),
-        resize_short: p.resize_short,
+        resize_short: p.short,
         crop: p.crop,
         mean: p.mean,
         std: p.std,
         classes: u32::try_from(classes).unwrap_or(u32::MAX),
         topk: TOP_K.min(classes) as u32,
-        probe: probe::write(network, &model.yml, data, dir)?,
+        probe: probe::write(network, data, dir)?,
         threads: spec.threads,
     })
 }

@@ -8,10 +8,9 @@ use oarlock_files as files;
 use oarlock_jobs::Probe;
 use tch::Kind;
 
-use super::Folded;
+use super::{Folded, Input};
 use crate::Result;
 use crate::exec::{Network, download, normalized_input};
-use crate::records::{ModelYml, Preprocessing};
 use crate::train::data::DataSplit;
 
 /// Name of the file.
@@ -25,11 +24,10 @@ const IMAGES: usize = 8;
 /// Out of memory; a file that cannot be written.
 pub(super) fn write(
     network: &Folded,
-    yml: &ModelYml,
-    data: Option<&DataSplit>,
+    data: Option<&DataSplit<Sample>>,
     dir: &Path,
 ) -> Result<Probe> {
-    let p = &yml.preprocessing;
+    let p = &network.input;
     let side = p.crop as usize;
     let wanted = (IMAGES * 224 * 224 / (side * side)).clamp(1, IMAGES);
     let pixels = data
@@ -56,12 +54,7 @@ pub(super) fn write(
 }
 
 /// Pixels of the first images; `None` when none can be read.
-fn pictures(
-    samples: &[Sample],
-    wanted: usize,
-    p: &Preprocessing,
-    threads: usize,
-) -> Option<Vec<u8>> {
+fn pictures(samples: &[Sample], wanted: usize, p: &Input, threads: usize) -> Option<Vec<u8>> {
     let first = samples.iter().take(wanted).cloned().collect();
     let batch = Loader::new(eval_loader(first, wanted, p, threads))
         .ok()?
@@ -74,7 +67,7 @@ fn pictures(
 pub(super) fn eval_loader(
     samples: Vec<Sample>,
     batch_size: usize,
-    p: &Preprocessing,
+    p: &Input,
     threads: usize,
 ) -> LoaderConfig<ClassifyPipeline> {
     LoaderConfig {
@@ -82,7 +75,7 @@ pub(super) fn eval_loader(
         batch_size,
         pipeline: ClassifyPipeline::Eval {
             crop: (p.crop as usize, p.crop as usize),
-            resize_short: p.resize_short as usize,
+            resize_short: p.short as usize,
         },
         shuffle_seed: None,
         epoch: 0,

@@ -21,7 +21,6 @@ use super::probe::eval_loader;
 use super::stages::{Stage, Stages};
 use super::{Folded, invalid};
 use crate::exec::{Network, download, normalized_input};
-use crate::records::ModelYml;
 use crate::train::data::DataSplit;
 use crate::{EngineError, Result};
 
@@ -50,14 +49,13 @@ pub(super) struct Calibrated {
 /// `InvalidData` when no image can be read or the network gives NaN; out of memory; `Cancelled`.
 pub(super) fn calibrate(
     network: &Folded,
-    yml: &ModelYml,
     spec: &QuantSpec,
-    data: &DataSplit,
+    data: &DataSplit<Sample>,
     stages: &mut Stages,
 ) -> Result<Calibrated> {
     let mut notes = Vec::new();
     let values = calibration_values(network.graph);
-    let (histograms, images) = observe(network, &values, yml, spec, data, stages, &mut notes)?;
+    let (histograms, images) = observe(network, &values, spec, data, stages, &mut notes)?;
     weigh(network.graph, network.weights, stages)?;
     let calibration = match spec.method {
         QuantMethod::MinMax => Calibration::MinMax,
@@ -90,13 +88,12 @@ pub(super) fn calibrate(
 fn observe(
     network: &Folded,
     values: &[&str],
-    yml: &ModelYml,
     spec: &QuantSpec,
-    data: &DataSplit,
+    data: &DataSplit<Sample>,
     stages: &mut Stages,
     notes: &mut Vec<String>,
 ) -> Result<(Vec<Histogram>, u32)> {
-    let p = &yml.preprocessing;
+    let p = &network.input;
     let samples = chosen(data, spec.images as usize, notes);
     let asked = samples.len();
     let batch = (BATCH_PIXELS / (p.crop as usize).pow(2)).clamp(1, 32);
@@ -144,7 +141,7 @@ fn observe(
 }
 
 /// Training images to calibrate with, the same ones each time.
-fn chosen(data: &DataSplit, wanted: usize, notes: &mut Vec<String>) -> Vec<Sample> {
+fn chosen(data: &DataSplit<Sample>, wanted: usize, notes: &mut Vec<String>) -> Vec<Sample> {
     let there = data.train.len();
     if there < wanted {
         notes.push(format!(
