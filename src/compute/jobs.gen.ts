@@ -362,6 +362,8 @@ batch_size: number,
  */
 device: DeviceSpec, };
 
+export type SourceFormat = "native" | "labelme" | "easydata" | "jingling" | "coco" | "yolo";
+
 export type ImportSpec = { 
 /**
  * Task family, decides the format.
@@ -378,7 +380,15 @@ dest: string,
 /**
  * Threads for checking; 0 = all cores but one.
  */
-threads: number, };
+threads: number, 
+/**
+ * Segmentation only: pictures of any number of channels (`.npy`, TIFF) are allowed.
+ */
+remote?: boolean, 
+/**
+ * Annotations of another tool, to be converted; none = recognised by the folder's content.
+ */
+format?: SourceFormat, };
 
 export type JobSpec = { "kind": "train" } & TrainSpec | { "kind": "evaluate" } & EvaluateSpec | { "kind": "predict" } & PredictSpec | { "kind": "export" } & ExportSpec | { "kind": "sensitivity" } & SensitivitySpec | { "kind": "import" } & ImportSpec;
 

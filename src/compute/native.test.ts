@@ -108,7 +108,10 @@ test('import, split, train, evaluate, predict and export with the real engine', 
   const importing = run(compute, 'light', { kind: 'import', task_type, source: pictures, dest: root, threads: 1 });
   assert.deepEqual((await done(importing, 'import')).details.labels, [...CLASSES].sort());
   assert.ok(importing.events.some(({ event }) => event.type === 'progress' && event.stage === 'copying'));
-  const counts = JSON.parse(await compute.light<string>('splitDataset', root, 0.25, 0, 1)) as Record<string, number>;
+  const counts = JSON.parse(await compute.light<string>('splitDataset', root, task_type, false, 0.25, 0, 1)) as Record<
+    string,
+    number
+  >;
   assert.deepEqual([counts.train, counts.val], [27, 9]);
   const taskDir = join(folder, 'T0001');
   mkdirSync(taskDir);

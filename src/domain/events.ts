@@ -21,6 +21,16 @@ export interface EventData {
   };
   /** A finished evaluation inside a training. */
   eval: { id: string; epoch: number; metrics: Record<string, number | null | undefined> };
+  /** A pruned training has its smaller network. FLOPs are multiply-accumulates of one image. */
+  pruned: {
+    id: string;
+    flops_before: number;
+    flops_after: number;
+    /** Share removed. */
+    pruned_flops: number;
+    parameters_before: number;
+    parameters_after: number;
+  };
   /** Evaluation, prediction, export or pruning analysis of a task; `status` in that job's own enumeration. */
   job: { id: string; job: 'evaluate' | 'predict' | 'export' | 'prune'; status: number | null; percent?: number };
   model: { id: string; action: Action };

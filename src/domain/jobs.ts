@@ -3,16 +3,16 @@ import { mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobOutcome, PredictImage } from '../compute/jobs.gen.js';
 import { writeFileAtomic } from './atomic-file.js';
-import { type DomainContext, requireClassification } from './context.js';
+import { type DomainContext, requireUsable } from './context.js';
 import type { EvaluateArgs, ExportArgs, JobsApi, PredictArgs, TasksApi } from './contracts.js';
 import { TaskStatus } from './enums.js';
 import { invalidArgument, notReady, unsupported } from './errors.js';
 import { exportFolder } from './export-folder.js';
-import { ordinals } from './params/index.js';
 import { listedImages, receivedImage, testImages } from './predict-images.js';
 import type { SideJob, SideJobRecord, TaskRecord } from './records.js';
 import type { SideJobRunner } from './side-job-runner.js';
 import { next } from './states.js';
+import { taskDevice } from './task-devices.js';
 import type { Trash } from './trash.js';
 
 /** Machine-readable predictions kept with the state; all of them are in the file. */
@@ -50,7 +50,7 @@ export class Jobs implements JobsApi {
     await this.#context.requireSpace();
     const path = join(task.path, 'eval_res.json');
     await this.#runner.start(task, 'evaluate', async () => ({
-      spec: { kind: 'evaluate', task_type: 'classification', source: { checkpoint, epoch }, topk },
+      spec: { kind: 'evaluate', task_type: this.#tasks.typeOf(task), source: { checkpoint, epoch }, topk },
       args: { epoch, topk, path },
       total: 0,
       finish: async (outcome) => {
@@ -79,7 +79,7 @@ export class Jobs implements JobsApi {
         return {
           spec: {
             kind: 'predict',
-            task_type: 'classification',
+            task_type: this.#tasks.typeOf(task),
             source: { checkpoint, epoch },
             images,
             out_dir: outDir,
@@ -110,7 +110,7 @@ export class Jobs implements JobsApi {
     await this.#runner.start(task, 'export', async () => {
       await mkdir(saveDir, { recursive: true });
       return {
-        spec: { kind: 'export', task_type: 'classification', source: { checkpoint, epoch }, save_dir: saveDir },
+        spec: { kind: 'export', task_type: this.#tasks.typeOf(task), source: { checkpoint, epoch }, save_dir: saveDir },
         args: { epoch, save_dir: saveDir },
         total: 0,
         finish: async (outcome) => {
@@ -147,17 +147,17 @@ export class Jobs implements JobsApi {
 
   #checked(tid: string, what: string): TaskRecord {
     const task = this.#tasks.get(tid);
-    requireClassification(this.#tasks.typeOf(task), what);
+    requireUsable(this.#tasks.typeOf(task), what);
     return task;
   }
 
   async #images(task: TaskRecord, list: readonly string[]): Promise<PredictImage[]> {
-    if (list.length > 0) return listedImages(this.#context.paths, list);
+    if (list.length > 0) return listedImages(this.#context.paths, list, this.#tasks.typeOf(task));
     const { store } = this.#context;
     const dataset = store.get('dataset', store.get('project', task.pid)?.did ?? '');
     if (dataset === undefined)
       throw notReady(`The project ${task.pid} has no dataset.`, 'Send image_data or img_list.');
-    return testImages(dataset.path);
+    return testImages(dataset);
   }
 
   async #emptied(folder: string): Promise<void> {
@@ -185,11 +185,7 @@ export class Jobs implements JobsApi {
     return { message, result: items.slice(0, KEPT_RESULTS) };
   }
 
-  /** The task's first GPU that is there, else the CPU. */
-  async #devices(task: TaskRecord): Promise<number[]> {
-    const wanted = ordinals(String(task.params.cuda_visible_devices ?? ''));
-    if (wanted.length === 0) return [];
-    const { gpus } = await this.#context.compute.devices();
-    return wanted.filter((index) => gpus.some((gpu) => gpu.index === index)).slice(0, 1);
+  #devices(task: TaskRecord): Promise<number[]> {
+    return taskDevice(this.#context, task);
   }
 }

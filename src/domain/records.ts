@@ -1,4 +1,5 @@
 /** What the store holds. Records are immutable: a change puts a new object. */
+import type { PruneSummary, SourceFormat } from '../compute/jobs.gen.js';
 import type { DatasetStatus, PretrainedModelStatus, ProjectType, TaskStatus } from './enums.js';
 import type { TrainParams } from './params/index.js';
 
@@ -26,6 +27,8 @@ export interface DatasetRecord {
   readonly message: string;
   /** Folder of the running or last import. */
   readonly source: string | null;
+  /** What that folder was said to hold; left out: recognised. */
+  readonly format?: SourceFormat;
   /** The import belongs to a demo, so that stopping the demo cancels it. */
   readonly demo: boolean;
   /** Known once imported. */
@@ -96,6 +99,8 @@ export interface TrainingRecord {
   readonly epochs: Record<string, MetricValues>;
   readonly best_epoch: number | null;
   readonly best_metrics: MetricValues | null;
+  /** What was removed before a pruned training; absent in records of older versions. */
+  readonly pruning?: PruneSummary | null;
   /** Remarks: replaced values, skipped weights, warnings; newest last, bounded. */
   readonly notes: readonly string[];
 }
@@ -117,7 +122,7 @@ export interface SideJobRecord {
   readonly total: number;
   /** Arguments as used: epoch, top-k, folders … */
   readonly args: Record<string, unknown>;
-  /** Evaluation: the report. Prediction: machine-readable list. Export: sizes. */
+  /** Evaluation: the report. Prediction: machine-readable list. Export: sizes. Pruning analysis: `PruneResult`. */
   readonly result: unknown;
 }
 

@@ -11,11 +11,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use napi::bindgen_prelude::{Buffer, Either, FnArgs, Function};
 use napi::{Error, Result};
 use napi_derive::napi;
-use oarlock_datasets::{Index, SplitOptions};
+use oarlock_datasets::{Index, PreviewOptions, SplitOptions};
 use oarlock_imaging::{
     Limits, decode_file, encode_jpeg, fit_within, inspect, read_file, resize_smooth,
 };
-use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec};
+use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, TaskType};
 use oarlock_weights::pickle::{self, Profile};
 use serde_json::{Value, json};
 
@@ -122,11 +122,32 @@ pub fn thumbnail(path: String, max_side: u32) -> Result<Buffer> {
     Ok(encode_jpeg(&small, 85).map_err(failure)?.into())
 }
 
+/// A PNG of a picture of an imported dataset with its labels drawn in. `options` is a `PreviewOptions`
+/// as JSON.
+#[napi(catch_unwind)]
+pub fn draw_labels(
+    root: String,
+    task_type: String,
+    picture: String,
+    options: String,
+) -> Result<Buffer> {
+    let task_type = read_type(&task_type)?;
+    let options: PreviewOptions = serde_json::from_str(&options).map_err(|e| {
+        let message = format!("the options cannot be read: {e}");
+        thrown(&JobError::new(ErrorCode::InvalidArgument, message))
+    })?;
+    oarlock_datasets::draw_labels(Path::new(&root), task_type, &picture, &options)
+        .map(Buffer::from)
+        .map_err(|e| thrown(&e))
+}
+
 /// Splits an imported dataset by fractions, writes its list files and `statis.json`, and returns
 /// `{labels, train, val, test}` (counts). Without a seed every call gives another order.
 #[napi(catch_unwind)]
 pub fn split_dataset(
     root: String,
+    task_type: String,
+    remote: bool,
     val_split: f64,
     test_split: f64,
     seed: Option<f64>,
@@ -144,17 +165,37 @@ pub fn split_dataset(
         stratify: stratify.unwrap_or(false),
     };
     let root = Path::new(&root);
-    let (index, _) = oarlock_datasets::read_index(root).map_err(|e| thrown(&e))?;
+    let task_type = read_type(&task_type)?;
+    let (index, _) =
+        oarlock_datasets::read_index(root, task_type, remote).map_err(|e| thrown(&e))?;
     let index = oarlock_datasets::split(&index, options).map_err(|e| thrown(&e))?;
     oarlock_datasets::write_split(root, &index).map_err(|e| thrown(&e))?;
     Ok(counts(&index))
 }
 
-/// The `details` object of a dataset folder, derived from its folders and list files.
+/// The `details` object of a dataset folder: of a classification set derived from its folders and list
+/// files, of others as stored, or read anew.
 #[napi(catch_unwind)]
-pub fn dataset_details(root: String) -> Result<String> {
-    let (index, _) = oarlock_datasets::read_index(Path::new(&root)).map_err(|e| thrown(&e))?;
+pub fn dataset_details(root: String, task_type: String, remote: bool) -> Result<String> {
+    let task_type = read_type(&task_type)?;
+    let (index, _) = oarlock_datasets::read_index(Path::new(&root), task_type, remote)
+        .map_err(|e| thrown(&e))?;
     Ok(index.details().to_string())
+}
+
+/// An instance segmentation annotation, `Annotations/<stem>.npy` of a dataset, as JSON: `h`, `w`,
+/// `gt_class`, `gt_bbox` (x1, y1, x2, y2), `gt_poly`.
+#[napi(catch_unwind)]
+pub fn read_annotation(path: String) -> Result<String> {
+    oarlock_datasets::read_annotation(Path::new(&path)).map_err(|e| thrown(&e))
+}
+
+/// A task family by its name on the wire.
+fn read_type(name: &str) -> Result<TaskType> {
+    serde_json::from_value(Value::from(name)).map_err(|_| {
+        let message = format!("there is no type {name}");
+        thrown(&JobError::new(ErrorCode::InvalidArgument, message))
+    })
 }
 
 fn counts(index: &Index) -> String {

@@ -128,15 +128,12 @@ struct Rate {
 }
 
 impl Rate {
-    fn turns<P: Pipeline + Clone>(
+    fn turns<P: Pipeline>(
         &self,
         pipeline: &P,
         files: &[P::Sample],
         batch_size: usize,
-    ) -> Result<(), Failure>
-    where
-        P::Sample: Clone,
-    {
+    ) -> Result<(), Failure> {
         let run = |count: usize, round: u64| -> Result<(), Failure> {
             let mut loader = Loader::new(LoaderConfig {
                 samples: Arc::new(files.iter().cycle().take(count).cloned().collect()),

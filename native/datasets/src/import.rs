@@ -1,23 +1,19 @@
 //! The import job: check a folder, copy it, describe it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use oarlock_imaging::ImageError;
 use oarlock_jobs::{ErrorCode, ImportResult, ImportSpec, JobError, JobEvent, TaskType};
 
-use crate::check::{check_picture, parallel};
+use serde_json::Value;
+
 use crate::scan::{Listing, join, root_of, scan};
+use crate::sets::{self, Set, Work};
 use crate::{Index, Problems, folder};
 use oarlock_files::{copy_file, replace_folder, sibling, sync_tree, write_bytes};
 
-/// Progress is told at most this often.
-const TELL_EVERY: Duration = Duration::from_millis(100);
-
 /// Where an import fails, as `context.stage` of its error: tells XCHECKFAIL from XCOPYFAIL.
-const CHECKING: &str = "checking";
+pub(crate) const CHECKING: &str = "checking";
 const COPYING: &str = "copying";
 
 /// Checks a source folder and copies it to its place; the source is never changed.
@@ -31,83 +27,29 @@ pub fn import(
     events: &(dyn Fn(JobEvent) + Sync),
     cancel: &AtomicBool,
 ) -> Result<ImportResult, JobError> {
-    if spec.task_type != TaskType::Classification {
-        let message = "datasets of this type cannot be imported: not available yet";
-        return Err(JobError::new(ErrorCode::Unsupported, message).with("stage", CHECKING));
-    }
-    let job = Import {
-        spec,
+    let work = Work {
         events,
         cancel,
+        threads: spec.threads as usize,
     };
+    let job = Import { spec, work };
     let checked = job.check().map_err(|e| e.with("stage", CHECKING))?;
     job.place(checked).map_err(|e| e.with("stage", COPYING))
 }
 
 struct Import<'a> {
     spec: &'a ImportSpec,
-    events: &'a (dyn Fn(JobEvent) + Sync),
-    cancel: &'a AtomicBool,
+    work: Work<'a>,
 }
 
 struct Checked {
     root: PathBuf,
     listing: Listing,
-    index: Index,
+    set: Set,
     warnings: Vec<String>,
 }
 
 impl Import<'_> {
-    fn threads(&self) -> usize {
-        match self.spec.threads {
-            0 => {
-                std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1))
-            }
-            n => n as usize,
-        }
-    }
-
-    fn stopped(&self) -> Result<(), JobError> {
-        if self.cancel.load(Ordering::Relaxed) {
-            Err(JobError::cancelled())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn tell(&self, stage: &str, done: usize, total: usize) {
-        let (done, total) = (done as u64, total as u64);
-        (self.events)(JobEvent::Progress {
-            done,
-            total,
-            stage: stage.to_owned(),
-            eta: None,
-        });
-    }
-
-    /// Runs `work` over all items with progress.
-    fn each<T: Send>(
-        &self,
-        stage: &str,
-        total: usize,
-        work: &(dyn Fn(usize) -> Option<T> + Sync),
-    ) -> Result<Vec<(usize, T)>, JobError> {
-        self.tell(stage, 0, total);
-        let last = Mutex::new(Instant::now());
-        let done = |so_far: usize| {
-            if let Ok(mut last) = last.try_lock()
-                && last.elapsed() >= TELL_EVERY
-            {
-                *last = Instant::now();
-                self.tell(stage, so_far, total);
-            }
-        };
-        let results = parallel(total, self.threads(), self.cancel, &done, work);
-        self.stopped()?;
-        self.tell(stage, total, total);
-        Ok(results)
-    }
-
     fn check(&self) -> Result<Checked, JobError> {
         let given = &self.spec.source;
         let root = root_of(Path::new(given)).map_err(|reason| {
@@ -116,24 +58,13 @@ impl Import<'_> {
         })?;
         let mut problems = Problems::default();
         let listing = scan(&root, &mut problems);
-        let index = folder::index(&root, &listing, &mut problems);
-        self.stopped()?;
-        let bad = self.each(CHECKING, index.files.len(), &|item| {
-            check_picture(&root.join(&index.files[item].0)).err()
-        })?;
-        for (item, error) in bad {
-            problems.add(
-                &index.files[item].0,
-                None,
-                error.to_string(),
-                remedy(&error),
-            );
-        }
+        let kind = (self.spec.task_type, self.spec.remote);
+        let set = sets::check(kind, &root, &listing, &self.work, &mut problems)?;
         let warnings = problems.into_error()?;
         Ok(Checked {
             root,
             listing,
-            index,
+            set,
             warnings,
         })
     }
@@ -142,13 +73,13 @@ impl Import<'_> {
         let Checked {
             root,
             listing,
-            index,
+            set: Set { index, made },
             warnings,
         } = checked;
         let dest = Path::new(&self.spec.dest);
         let place = std::fs::canonicalize(dest).unwrap_or_else(|_| dest.to_owned());
         let details = index.details();
-        let statis = details.to_string();
+        let written = written(&index, made, &details);
         let result = |files: u64| ImportResult {
             details,
             split: index.split,
@@ -156,10 +87,10 @@ impl Import<'_> {
             warnings,
         };
         if place == root {
-            for (name, text) in lists(&index).into_iter().chain([("statis.json", statis)]) {
+            for (name, content) in &written {
                 let file = place.join(name);
-                if std::fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
-                    write_bytes(&file, text.as_bytes()).map_err(|e| named(name, e))?;
+                if std::fs::read(&file).ok().as_ref() != Some(content) {
+                    write_bytes(&file, content).map_err(|e| named(name, e))?;
                 }
             }
             return Ok(result(0));
@@ -172,7 +103,7 @@ impl Import<'_> {
         let temporary = sibling(&place, "import");
         remove_leftovers(&place);
         let copied = self
-            .copy(&root, &listing, &index, &temporary, &statis)
+            .copy(&root, &listing, &written, &temporary)
             .and_then(|files| {
                 replace_folder(&temporary, &place).map_err(|e| named(&self.spec.dest, e))?;
                 Ok(files)
@@ -187,9 +118,8 @@ impl Import<'_> {
         &self,
         root: &Path,
         listing: &Listing,
-        index: &Index,
+        written: &[(String, Vec<u8>)],
         target: &Path,
-        statis: &str,
     ) -> Result<u64, JobError> {
         for (folder, files) in &listing.folders {
             if folder.is_empty() || !files.is_empty() {
@@ -208,7 +138,7 @@ impl Import<'_> {
             .collect();
         // One failure is enough: the disk is full or broken for the others too.
         let failed = AtomicBool::new(false);
-        let errors = self.each(COPYING, files.len(), &|item| {
+        let errors = self.work.each(COPYING, files.len(), &|item| {
             if failed.load(Ordering::Relaxed) {
                 return None;
             }
@@ -220,28 +150,25 @@ impl Import<'_> {
         if let Some((_, error)) = errors.into_iter().next() {
             return Err(error);
         }
-        for (name, text) in lists(index) {
-            std::fs::write(target.join(name), text).map_err(|e| named(name, e))?;
+        for (name, content) in written {
+            std::fs::write(target.join(name), content).map_err(|e| named(name, e))?;
         }
-        std::fs::write(target.join("statis.json"), statis).map_err(|e| named("statis.json", e))?;
         sync_tree(target).map_err(|e| named("the copy", e))?;
-        self.stopped()?;
+        self.work.stopped()?;
         Ok(files.len() as u64)
     }
 }
 
-/// The list files of a dataset that came split. They keep their meaning, but get the one form that
-/// training reads: UTF-8, `/`, two columns.
-fn lists(index: &Index) -> Vec<(&'static str, String)> {
-    if !index.split {
-        return Vec::new();
+/// What an import writes besides the copied files. The list files of a dataset that came split keep
+/// their meaning, but get the one form that training reads: UTF-8, `/`, two columns.
+fn written(index: &Index, made: Vec<(String, Vec<u8>)>, details: &Value) -> Vec<(String, Vec<u8>)> {
+    let text = |(name, text): (&str, String)| (name.to_owned(), text.into_bytes());
+    let mut files = made;
+    files.push(text(("statis.json", details.to_string())));
+    if index.split {
+        files.extend(index.lists().map(text));
     }
-    vec![
-        ("labels.txt", index.labels_text()),
-        ("train_list.txt", index.list_text(&index.train)),
-        ("val_list.txt", index.list_text(&index.val)),
-        ("test_list.txt", index.list_text(&index.test)),
-    ]
+    files
 }
 
 /// An input/output failure with the name of the file.
@@ -274,26 +201,34 @@ fn remove_leftovers(place: &Path) {
     }
 }
 
-fn remedy(error: &ImageError) -> &'static str {
-    match error {
-        ImageError::Io(_, std::io::ErrorKind::PermissionDenied) => {
-            "give the server read permission"
-        }
-        ImageError::Io(..) => "check the file and the disk",
-        ImageError::TooManyPixels { .. } | ImageError::TooManyBytes { .. } => "shrink the picture",
-        ImageError::Unsupported { .. } => "save it as JPEG or PNG",
-        _ => "replace or remove the file",
-    }
-}
-
-/// Labels, files and split of a dataset folder, from its list files if it has them, else from its
-/// folders; pictures are not opened. Errors like those of [`import`].
-pub fn read_index(root: &Path) -> Result<(Index, Vec<String>), JobError> {
+/// Labels, files and split of a dataset folder: of a classification set from its list files if it has
+/// them, else from its folders; pictures are not opened. Of other types from `statis.json`, and where that
+/// is lost from the whole folder, every file of which is then read. Errors like those of [`import`].
+pub fn read_index(
+    root: &Path,
+    task_type: TaskType,
+    remote: bool,
+) -> Result<(Index, Vec<String>), JobError> {
     let shown = root.display();
     let root = root_of(root)
         .map_err(|reason| JobError::new(ErrorCode::NotFound, format!("{shown}: {reason}")))?;
+    if task_type != TaskType::Classification {
+        let statis = std::fs::read(root.join("statis.json")).ok();
+        if let Some(index) = statis.and_then(|text| Index::from_details(&text, task_type)) {
+            return Ok((index, Vec::new()));
+        }
+    }
     let mut problems = Problems::default();
     let listing = scan(&root, &mut problems);
-    let index = folder::index(&root, &listing, &mut problems);
+    let index = if task_type == TaskType::Classification {
+        folder::index(&root, &listing, &mut problems)
+    } else {
+        let work = Work {
+            events: &|_| {},
+            cancel: &AtomicBool::new(false),
+            threads: 0,
+        };
+        sets::check((task_type, remote), &root, &listing, &work, &mut problems)?.index
+    };
     Ok((index, problems.into_error()?))
 }

@@ -12,15 +12,18 @@ mod error;
 mod folder;
 mod import;
 mod index;
+mod instances;
 mod lists;
 mod loader;
 mod params;
 mod paste;
 mod pipeline;
+mod preview;
 mod problems;
 mod raster;
 mod scan;
 mod segment;
+mod sets;
 mod source;
 mod split;
 mod text;
@@ -34,7 +37,8 @@ pub use error::DataError;
 
 pub use folder::SplitDataset;
 pub use import::{import, read_index};
-pub use index::Index;
+pub use index::{Entry, Index};
+pub use instances::read_annotation;
 pub use lists::{read_segment_list, split_pair};
 pub use loader::{
     Batch, BatchMemory, Buffer, Loader, LoaderConfig, LoaderStats, balance_classes, epoch_order,
@@ -42,9 +46,11 @@ pub use loader::{
 pub use oarlock_imaging::transform::Jitter;
 pub use params::{CommonAugment, DetectFamily, DetectionParams, SegmentationParams, Switch};
 pub use pipeline::{BatchKey, Canvas, Depth, Job, Layout, Listed, Pipeline, Size, Timing};
+pub use preview::{PreviewOptions, draw_labels};
 pub use problems::{Problem, Problems};
 pub use raster::{RasterPipeline, RasterTask, RasterTrain, ValueRange};
 pub use scan::is_picture_name;
 pub use segment::{SegmentPipeline, SegmentSample, SegmentTarget, SegmentTrain};
+pub use sets::{CHANNELS_FILE, Channels, Pair, SplitPairs};
 pub use split::{SplitOptions, split, write_split};
 pub use text::{decode_text, lines, normal_path, read_text};

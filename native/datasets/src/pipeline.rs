@@ -7,13 +7,13 @@ use oarlock_imaging::{ImageError, Rng};
 use crate::ImageCache;
 
 /// An entry of a list of samples.
-pub trait Listed: Send + Sync + 'static {
+pub trait Listed: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// The picture, as it is named when it cannot be read.
     fn path(&self) -> &Path;
 }
 
 /// From a listed file to one input with its target.
-pub trait Pipeline: Send + Sync + 'static {
+pub trait Pipeline: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// What is listed.
     type Sample: Listed;
     /// What belongs to one image beside its pixels and, where there is one, its label map.

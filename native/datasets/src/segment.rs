@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use oarlock_imaging::transform::{Distort, Jitter, ScaleAspect};
 use oarlock_imaging::{
-    Change, IGNORE, Image, ImageError, Labeled, Limits, Pixels, Plane, Rect, Rng, decode_label_map,
-    fill_rgb, flip_vertical, resize_box_into,
+    Change, IGNORE, Image, ImageError, Interpolation, Labeled, Limits, Pixels, Plane, Rect, Rng,
+    decode_label_map, fill_rgb, flip_vertical, resize_box_into,
 };
 
 use crate::paste::paste;
@@ -114,7 +114,13 @@ fn resized(
     same_size(full, map)?;
     let whole = (0.0, 0.0, full.0 as f64, full.1 as f64);
     cut(source, whole, (width, height), timing, out)?;
-    nearest(map, whole, (width, height), width, labels);
+    // The corner's neighbour, as `cv2.resize` takes it: scores are comparable with PaddleX's.
+    let change = Change::Resize {
+        from: map.whole(),
+        to: (width, height),
+        interpolation: Interpolation::Nearest,
+    };
+    labels.copy_from_slice(map.changed(&change)?.data());
     Ok(())
 }
 

@@ -23,5 +23,5 @@ pub use result::{
 pub use spec::{
     DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec, ImportSpec, JobSpec,
     ModelSource, Precision, PredictImage, PredictSpec, PruneSpec, PruneTarget, QuantMethod,
-    QuantSpec, Resume, SensitivitySpec, TaskType, TrainSpec,
+    QuantSpec, Resume, SensitivitySpec, SourceFormat, TaskType, TrainSpec,
 };

@@ -271,4 +271,30 @@ pub struct ImportSpec {
     pub dest: String,
     /// Threads for checking; 0 = all cores but one.
     pub threads: u32,
+    /// Segmentation only: pictures of any number of channels (`.npy`, TIFF) are allowed.
+    #[serde(default)]
+    #[ts(as = "Option<bool>", optional)]
+    pub remote: bool,
+    /// Annotations of another tool, to be converted; none = recognised by the folder's content.
+    #[serde(default)]
+    #[ts(optional)]
+    pub format: Option<SourceFormat>,
+}
+
+/// What a source folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceFormat {
+    /// The format of the dataset's own type (`datasets.md` 2-5); nothing is converted.
+    Native,
+    /// One labelme JSON a picture.
+    Labelme,
+    /// One EasyData JSON a picture.
+    Easydata,
+    /// One JSON of Jingling's labelling tool a picture.
+    Jingling,
+    /// MSCOCO: one JSON for all pictures.
+    Coco,
+    /// YOLO: a text file of class ids and relative boxes or polygons a picture.
+    Yolo,
 }

@@ -41,6 +41,7 @@ fn generated_typescript_is_current() {
         QuantSpec,
         ExportSpec,
         SensitivitySpec,
+        SourceFormat,
         ImportSpec,
         JobSpec,
         PruneSummary,

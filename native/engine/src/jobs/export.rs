@@ -12,16 +12,20 @@ use oarlock_jobs::{ErrorCode, ExportResult, ExportSpec, JobEvent, TaskType};
 use serde_json::{Value, json};
 
 use super::model::{self, Model};
-use crate::records::ModelYml;
+use crate::records::{ModelYml, Resize};
 use crate::runtime::heartbeat::Heart;
 use crate::{EngineError, JobContext, Result};
 
 /// Name of the folder inside `save_dir`.
 const FOLDER: &str = "inference_model";
-/// Name of the model's input: N×3×H×W, fp32, RGB, normalised.
+/// Name of the model's input: N×channels×H×W, fp32, normalised.
 const INPUT: &str = "image";
-/// Name of its output: N×classes, fp32, softmax.
-const OUTPUT: &str = "probabilities";
+/// Output of a classifier: N×classes, fp32, softmax.
+const PROBABILITIES: &str = "probabilities";
+/// Output of a segmenter: N×H×W, int64, class ids.
+const LABEL_MAP: &str = "label_map";
+/// Output of a segmenter: N×classes×H×W, fp32, softmax over the classes.
+const SCORE_MAP: &str = "score_map";
 
 /// Runs the job.
 ///
@@ -90,12 +94,11 @@ fn invalid(error: oarlock_graph::GraphError) -> EngineError {
 
 /// Writes everything; returns parameters and multiply–accumulates.
 fn fill(dir: &Path, model: &Model, (graph, weights): &(Graph, WeightMap)) -> Result<(u64, u64)> {
-    let p = &model.yml.preprocessing;
-    let side = p.crop as usize;
-    let cost = cost(graph, [side, side]).map_err(invalid)?;
+    let size = model.yml.preprocessing.size().map(|s| s as usize);
+    let cost = cost(graph, size).map_err(invalid)?;
     let options = OnnxOptions {
         input_name: INPUT.to_owned(),
-        image_size: Some([side, side]),
+        image_size: Some(size),
         batch: None,
         softmax: true,
         metadata: metadata(&model.yml),
@@ -120,36 +123,64 @@ fn fill(dir: &Path, model: &Model, (graph, weights): &(Graph, WeightMap)) -> Res
             .iter()
             .try_for_each(|label| writeln!(file, "{label}"))
     })?;
-    files::write_bytes(&dir.join("pipeline.yml"), pipeline()?.as_bytes())?;
+    files::write_bytes(&dir.join("pipeline.yml"), pipeline(&model.yml)?.as_bytes())?;
     files::write_bytes(&dir.join(".success"), b"")?;
     Ok((cost.total.params, cost.total.macs))
 }
 
 /// The checkpoint's description with what a program needs to feed the model.
 fn describe(yml: &ModelYml) -> ModelYml {
-    let side = yml.preprocessing.crop;
+    let p = &yml.preprocessing;
+    let [height, width] = p.size();
     let classes = yml.labels.len();
+    let output = |name: &str, shape: Value, dtype: &str, values: &str| json!({ "name": name, "shape": shape, "dtype": dtype, "values": values });
+    let outputs = match p.resize {
+        Resize::ShortCrop { .. } => {
+            json!([output(
+                PROBABILITIES,
+                json!(["batch", classes]),
+                "float32",
+                "softmax"
+            )])
+        }
+        Resize::Exact { .. } => json!([
+            output(
+                LABEL_MAP,
+                json!(["batch", height, width]),
+                "int64",
+                "class id, the argmax of score_map"
+            ),
+            output(
+                SCORE_MAP,
+                json!(["batch", classes, height, width]),
+                "float32",
+                "softmax over the classes"
+            ),
+        ]),
+    };
+    let values = if p.range.is_empty() {
+        "(pixel / 255 - mean) / std"
+    } else {
+        "((clip(value, min_val, max_val) - min_val) / (max_val - min_val) - mean) / std"
+    };
     let extra = [
         ("Format", json!("onnx")),
         (
             "Inputs",
             json!([{
                 "name": INPUT,
-                "shape": ["batch", 3, side, side],
+                "shape": ["batch", p.mean.len(), height, width],
                 "dtype": "float32",
                 "layout": "NCHW",
-                "channels": "RGB",
-                "values": "(pixel / 255 - mean) / std",
+                "channels": channels(yml),
+                "values": values,
             }]),
         ),
-        (
-            "Outputs",
-            json!([{ "name": OUTPUT, "shape": ["batch", classes], "dtype": "float32", "values": "softmax" }]),
-        ),
+        ("Outputs", outputs),
     ];
     ModelYml {
         status: "Infer".to_owned(),
-        fixed_input_shape: Some([side, side]),
+        fixed_input_shape: Some([width, height]),
         extra: extra
             .into_iter()
             .map(|(k, v)| (k.to_owned(), v))
@@ -158,26 +189,46 @@ fn describe(yml: &ModelYml) -> ModelYml {
     }
 }
 
+/// Order of the channels.
+fn channels(yml: &ModelYml) -> &'static str {
+    match yml.preprocessing.mean.len() {
+        3 => "RGB",
+        _ => "as stored",
+    }
+}
+
 /// The same inside the ONNX file, for those who have only that.
 fn metadata(yml: &ModelYml) -> Vec<(String, String)> {
     let p = &yml.preprocessing;
-    let list = |v: [f32; 3]| v.map(|x| x.to_string()).join(",");
-    [
+    let list = |v: &[f32]| {
+        let texts: Vec<String> = v.iter().map(f32::to_string).collect();
+        texts.join(",")
+    };
+    let mut pairs = vec![
         ("model", yml.model.clone()),
         ("labels", json!(yml.labels).to_string()),
-        ("resize_short", p.resize_short.to_string()),
-        ("crop", p.crop.to_string()),
-        ("channels", "RGB".to_owned()),
-        ("mean", list(p.mean)),
-        ("std", list(p.std)),
-    ]
-    .into_iter()
-    .map(|(k, v)| (k.to_owned(), v))
-    .collect()
+    ];
+    match p.resize {
+        Resize::ShortCrop { short, crop } => pairs.extend([
+            ("resize_short", short.to_string()),
+            ("crop", crop.to_string()),
+        ]),
+        Resize::Exact { height, width } => pairs.push(("resize", format!("{height},{width}"))),
+    }
+    pairs.extend([
+        ("channels", channels(yml).to_owned()),
+        ("mean", list(&p.mean)),
+        ("std", list(&p.std)),
+    ]);
+    if !p.range.is_empty() {
+        let (min, max): (Vec<f32>, Vec<f32>) = p.range.iter().copied().unzip();
+        pairs.extend([("min_val", list(&min)), ("max_val", list(&max))]);
+    }
+    pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
 }
 
 /// PaddleX's deployment pipeline: read, decode, predict, collect.
-fn pipeline() -> Result<String> {
+fn pipeline(yml: &ModelYml) -> Result<String> {
     let node = |kind: &str, next: Option<&str>, init: Value| {
         let mut node = json!({ "type": kind });
         if let Some(map) = node.as_object_mut() {
@@ -190,7 +241,7 @@ fn pipeline() -> Result<String> {
     };
     let predict = json!({ "model_dir": ".", "use_gpu": true, "gpu_id": 0 });
     let text = serde_yaml_ng::to_string(&json!({
-        "pipeline_name": "classifier",
+        "pipeline_name": yml.model_type,
         "pipeline_nodes": [
             { "src0": node("Source", Some("decode0"), Value::Null) },
             { "decode0": node("Decode", Some("predict0"), Value::Null) },
