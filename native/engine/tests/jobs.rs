@@ -407,6 +407,9 @@ fn exports_a_complete_folder_and_replaces_an_older_one() {
             source: source(&at(model), None),
             save_dir: at("new/export 出").display().to_string(),
             quant: None,
+            log_dir: None,
+            dataset: None,
+            threads: 2,
         })
     };
     for _ in 0..2 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig, Sample};
+use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig, LoaderStats, Sample};
 use oarlock_graph::Graph;
 use oarlock_jobs::{ClassificationParams, DatasetRef, ErrorCode, JobError, Metrics};
 use oarlock_zoo::{Origin, PaddleWeight};
@@ -13,7 +13,7 @@ use super::family::{EpochPart, Family, Fed, Feed, Supply, Validation, Watch};
 use super::learner::StepResult;
 use super::plan::wrong;
 use super::{losses, validate};
-use crate::exec::{Network, normalized_input};
+use crate::exec::{Network, batch_input, batch_memory};
 use crate::records::{Details, Preprocessing, Resize};
 use crate::runtime::Placement;
 use crate::{EngineError, Result};
@@ -100,7 +100,7 @@ impl Family for Classifier {
             threads: 0,
             prefetch: 3,
             cache: supply.cache.clone(),
-            memory: None,
+            memory: batch_memory(supply.placement),
             max_corrupt_fraction: supply.max_corrupt_fraction,
         })
         .map_err(JobError::from)?;
@@ -203,9 +203,9 @@ impl Feed for ClassFeed {
         let Some(batch) = self.loader.next() else {
             return Ok(None);
         };
-        let batch = batch.map_err(JobError::from)?;
+        let mut batch = batch.map_err(JobError::from)?;
         let size = [batch.n, batch.h, batch.w];
-        let input = normalized_input(&batch.images, size, self.mean, self.std, self.placement)?;
+        let input = batch_input(&mut batch.images, size, self.mean, self.std, self.placement)?;
         let labels = Tensor::f_from_slice(&batch.targets)?.f_to_device(self.placement.device)?;
         self.loader.recycle(batch.images);
         Ok(Some(Fed {
@@ -217,8 +217,8 @@ impl Feed for ClassFeed {
         }))
     }
 
-    fn wait_seconds(&self) -> f64 {
-        self.loader.stats().last_wait_seconds
+    fn stats(&self) -> LoaderStats {
+        self.loader.stats()
     }
 }
 

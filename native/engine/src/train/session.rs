@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use oarlock_datasets::LoaderStats;
 use oarlock_jobs::{ErrorCode, JobEvent, TrainResult};
 use tch::{Device, Tensor};
 
@@ -70,6 +71,7 @@ impl Pace {
 struct Timing {
     step: f64,
     wait: f64,
+    cache_hit_rate: Option<f64>,
 }
 
 impl Session<'_> {
@@ -142,15 +144,16 @@ impl Session<'_> {
             for (path, reason) in &batch.skipped {
                 self.warn(&format!("'{}' was skipped: {reason}", path.display()));
             }
-            self.step(&batch, feed.wait_seconds())?;
+            self.step(&batch, &feed.stats())?;
             self.heart.tick();
         }
         self.state.advance_to(self.state.steps_per_epoch);
         self.flush()?;
+        self.note(&format!("Data: {}.", feed.stats()));
         Ok(Flow::Done)
     }
 
-    fn step(&mut self, batch: &Fed, wait: f64) -> Result<()> {
+    fn step(&mut self, batch: &Fed, data: &LoaderStats) -> Result<()> {
         self.state
             .advance_to(u32::try_from(batch.index).unwrap_or(u32::MAX));
         let lr = self.plan.schedule.rate(self.state.global_step);
@@ -191,7 +194,8 @@ impl Session<'_> {
                 pending,
                 Timing {
                     step: seconds,
-                    wait,
+                    wait: data.last_wait_seconds,
+                    cache_hit_rate: data.cache_hit_rate(),
                 },
             ));
             // A GPU gets until the next report to compute these: no step waits for them.
@@ -244,6 +248,7 @@ impl Session<'_> {
             step_seconds: timing.step,
             data_wait_seconds: timing.wait,
             images_per_second: self.pace.clock.throughput(),
+            cache_hit_rate: timing.cache_hit_rate,
         });
         Ok(())
     }

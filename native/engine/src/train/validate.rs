@@ -7,7 +7,7 @@ use oarlock_jobs::{ErrorCode, JobError};
 use tch::Kind;
 
 use super::family::{Supply, Watch};
-use crate::exec::{Network, download, normalized_input};
+use crate::exec::{Network, batch_input, batch_memory, download};
 use crate::records::EvalDetails;
 use crate::{EngineError, Result};
 
@@ -48,7 +48,7 @@ pub fn classes(
         threads: 0,
         prefetch: 2,
         cache: supply.cache.clone(),
-        memory: None,
+        memory: batch_memory(network.placement()),
         max_corrupt_fraction: supply.max_corrupt_fraction,
     })
     .map_err(JobError::from)?;
@@ -62,13 +62,13 @@ pub fn classes(
             return Ok(None);
         }
         let Some(batch) = loader.next() else { break };
-        let batch = batch.map_err(JobError::from)?;
+        let mut batch = batch.map_err(JobError::from)?;
         skipped += batch.skipped.len();
         if batch.n == 0 {
             continue;
         }
-        let input = normalized_input(
-            &batch.images,
+        let input = batch_input(
+            &mut batch.images,
             [batch.n, batch.h, batch.w],
             set.mean,
             set.std,

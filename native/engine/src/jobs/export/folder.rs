@@ -1,4 +1,4 @@
-//! The export job: a folder with the ONNX model and all that is needed to run it elsewhere.
+//! The exported folder.
 
 use std::fs;
 use std::io::{self, Write};
@@ -6,18 +6,17 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use oarlock_files as files;
-use oarlock_graph::onnx::OnnxOptions;
-use oarlock_graph::{Graph, WeightMap, cost, fold_batch_norm, onnx};
-use oarlock_jobs::{ErrorCode, ExportResult, ExportSpec, JobEvent, TaskType};
+use oarlock_graph::onnx::{self, OnnxOptions};
+use oarlock_jobs::{ErrorCode, QuantSpec};
 use serde_json::{Value, json};
 
-use super::model::{self, Model};
+use super::quant::Calibrated;
+use super::{Folded, invalid};
 use crate::records::{ModelYml, Resize};
-use crate::runtime::heartbeat::Heart;
-use crate::{EngineError, JobContext, Result};
+use crate::{EngineError, Result};
 
-/// Name of the folder inside `save_dir`.
-const FOLDER: &str = "inference_model";
+/// Name of the model's file.
+pub(super) const MODEL: &str = "model.onnx";
 /// Name of the model's input: N×channels×H×W, fp32, normalised.
 const INPUT: &str = "image";
 /// Output of a classifier: N×classes, fp32, softmax.
@@ -27,109 +26,72 @@ const LABEL_MAP: &str = "label_map";
 /// Output of a segmenter: N×classes×H×W, fp32, softmax over the classes.
 const SCORE_MAP: &str = "score_map";
 
-/// Runs the job.
-///
-/// # Errors
-/// What opening the checkpoint says; a folder that cannot be written; `Cancelled`. An older export in
-/// the same place stays as it was until the new one is complete.
-pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
-    if spec.task_type != TaskType::Classification {
-        return Err(EngineError::new(
-            ErrorCode::Unsupported,
-            "export of this task type is not available yet",
-        ));
-    }
-    if spec.quant.is_some() {
-        return Err(EngineError::new(
-            ErrorCode::Unsupported,
-            "quantization is not available yet",
-        ));
-    }
-    Heart::default().beat_during(context.sink, |heart| {
-        heart.stage("exporting");
-        let progress = |done: u64| {
-            let stage = "exporting".to_owned();
-            context.sink.emit(JobEvent::Progress {
-                done,
-                total: 3,
-                stage,
-                eta: None,
-            });
-        };
-        progress(0);
-        let model = model::open(&spec.source)?;
-        context.cancel.check()?;
-        progress(1);
-        let folded = fold_batch_norm(&model.graph, &model.weights).map_err(invalid)?;
-        let target = Path::new(&spec.save_dir).join(FOLDER);
-        let temp = files::temp_folder(&target)
-            .map_err(|e| EngineError::from(e).with("path", spec.save_dir.clone()))?;
-        let result = fill(&temp, &model, &folded).and_then(|result| {
-            progress(2);
-            context.cancel.check()?;
-            replace(&temp, &target)?;
-            Ok(result)
-        });
-        if result.is_err() {
-            // Best effort: the error that matters is already in hand.
-            let _ = fs::remove_dir_all(&temp);
-        }
-        let (parameters, macs) =
-            result.map_err(|e| e.with("path", target.display().to_string()))?;
-        progress(3);
-        Ok(ExportResult {
-            path: target.display().to_string(),
-            parameters,
-            macs,
-        })
-    })
+/// What an exported folder is made of.
+pub(super) struct Contents<'a> {
+    /// The checkpoint's description.
+    pub yml: &'a ModelYml,
+    /// The network.
+    pub network: &'a Folded<'a>,
+    /// How it is quantized, if it is.
+    pub quant: Option<(&'a QuantSpec, &'a Calibrated)>,
 }
 
-fn invalid(error: oarlock_graph::GraphError) -> EngineError {
-    EngineError::new(
-        ErrorCode::InvalidData,
-        format!("the model cannot be exported: {error}"),
-    )
+/// Writes everything.
+pub(super) fn fill(dir: &Path, contents: &Contents) -> Result<()> {
+    let yml = contents.yml;
+    write_onnx(
+        &dir.join(MODEL),
+        contents.network,
+        yml,
+        contents.quant.map(|(_, c)| c),
+    )?;
+    files::write_bytes(
+        &dir.join("model.yml"),
+        describe(yml, contents.quant).to_yaml()?.as_bytes(),
+    )?;
+    files::write(&dir.join("labels.txt"), |file| -> io::Result<()> {
+        yml.labels
+            .iter()
+            .try_for_each(|label| writeln!(file, "{label}"))
+    })?;
+    files::write_bytes(&dir.join("pipeline.yml"), pipeline(yml)?.as_bytes())?;
+    files::write_bytes(&dir.join(".success"), b"")?;
+    Ok(())
 }
 
-/// Writes everything; returns parameters and multiply–accumulates.
-fn fill(dir: &Path, model: &Model, (graph, weights): &(Graph, WeightMap)) -> Result<(u64, u64)> {
-    let size = model.yml.preprocessing.size().map(|s| s as usize);
-    let cost = cost(graph, size).map_err(invalid)?;
+/// Writes the network as it is, or with integers.
+pub(super) fn write_onnx(
+    path: &Path,
+    network: &Folded,
+    yml: &ModelYml,
+    calibrated: Option<&Calibrated>,
+) -> Result<()> {
+    let size = yml.preprocessing.size().map(|s| s as usize);
     let options = OnnxOptions {
         input_name: INPUT.to_owned(),
         image_size: Some(size),
         batch: None,
         softmax: true,
-        metadata: metadata(&model.yml),
+        metadata: metadata(yml),
     };
     let mut failure = None;
-    files::write(&dir.join("model.onnx"), |file| -> io::Result<()> {
-        onnx::write(graph, weights, &options, file).map_err(|e| {
+    files::write(path, |file| -> io::Result<()> {
+        let (graph, weights) = (network.graph, network.weights);
+        match calibrated {
+            None => onnx::write(graph, weights, &options, file),
+            Some(c) => onnx::write_quantized(graph, &c.weights, &c.quantization, &options, file),
+        }
+        .map_err(|e| {
             let text = e.to_string();
             failure = Some(invalid(e));
             io::Error::other(text)
         })
     })
-    .map_err(|e| failure.take().unwrap_or_else(|| e.into()))?;
-    files::write_bytes(
-        &dir.join("model.yml"),
-        describe(&model.yml).to_yaml()?.as_bytes(),
-    )?;
-    files::write(&dir.join("labels.txt"), |file| -> io::Result<()> {
-        model
-            .yml
-            .labels
-            .iter()
-            .try_for_each(|label| writeln!(file, "{label}"))
-    })?;
-    files::write_bytes(&dir.join("pipeline.yml"), pipeline(&model.yml)?.as_bytes())?;
-    files::write_bytes(&dir.join(".success"), b"")?;
-    Ok((cost.total.params, cost.total.macs))
+    .map_err(|e| failure.take().unwrap_or_else(|| e.into()))
 }
 
 /// The checkpoint's description with what a program needs to feed the model.
-fn describe(yml: &ModelYml) -> ModelYml {
+fn describe(yml: &ModelYml, quant: Option<(&QuantSpec, &Calibrated)>) -> ModelYml {
     let p = &yml.preprocessing;
     let [height, width] = p.size();
     let classes = yml.labels.len();
@@ -163,7 +125,7 @@ fn describe(yml: &ModelYml) -> ModelYml {
     } else {
         "((clip(value, min_val, max_val) - min_val) / (max_val - min_val) - mean) / std"
     };
-    let extra = [
+    let mut extra = vec![
         ("Format", json!("onnx")),
         (
             "Inputs",
@@ -178,6 +140,15 @@ fn describe(yml: &ModelYml) -> ModelYml {
         ),
         ("Outputs", outputs),
     ];
+    if let Some((spec, calibrated)) = quant {
+        let what = json!({
+            "method": spec.method,
+            "calibration_images": calibrated.images,
+            "weights": "int8, per channel, symmetric",
+            "activations": "uint8",
+        });
+        extra.push(("Quantization", what));
+    }
     ModelYml {
         status: "Infer".to_owned(),
         fixed_input_shape: Some([width, height]),
@@ -254,7 +225,7 @@ fn pipeline(yml: &ModelYml) -> Result<String> {
 }
 
 /// Moves the complete folder `temp` to `target`; what was there is removed afterwards.
-fn replace(temp: &Path, target: &Path) -> Result<()> {
+pub(super) fn replace(temp: &Path, target: &Path) -> Result<()> {
     if target.is_dir() && !looks_exported(target)? {
         return Err(EngineError::new(
             ErrorCode::InvalidArgument,
