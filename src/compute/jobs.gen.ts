@@ -301,21 +301,13 @@ export type QuantMethod = "min_max" | "percentile" | "entropy";
 
 export type QuantSpec = { 
 /**
- * Its training set calibrates, its validation set measures before and after.
- */
-dataset: DatasetRef, 
-/**
  * How ranges of activations are chosen.
  */
 method: QuantMethod, 
 /**
  * Training images to calibrate with; fewer are used, and said, when the set is smaller.
  */
-images: number, 
-/**
- * Where to run.
- */
-device: DeviceSpec, };
+images: number, };
 
 export type ExportSpec = { 
 /**
@@ -333,7 +325,35 @@ save_dir: string,
 /**
  * 8-bit integers instead of fp32.
  */
-quant?: QuantSpec, };
+quant?: QuantSpec, 
+/**
+ * `<task>/logs/export`: gets `out.log`, `err.log`, and while the job runs what the measurement needs.
+ * Without it the export is neither logged nor measured.
+ */
+log_dir?: string, 
+/**
+ * Its training set calibrates, its validation set measures before and after. Needed for `quant`; an
+ * fp32 export takes a few validation images from it.
+ */
+dataset?: DatasetRef, 
+/**
+ * Intra-operation threads; 0 = all cores.
+ */
+threads?: number, };
+
+export type LiteSpec = { 
+/**
+ * Folder of an exported model: `model.onnx`, `model.yml`.
+ */
+model: string, 
+/**
+ * Folder that gets `lite_model/`.
+ */
+save_dir: string, 
+/**
+ * Intra-operation threads; 0 = all cores.
+ */
+threads: number, };
 
 export type SensitivitySpec = { 
 /**
@@ -390,7 +410,7 @@ remote?: boolean,
  */
 format?: SourceFormat, };
 
-export type JobSpec = { "kind": "train" } & TrainSpec | { "kind": "evaluate" } & EvaluateSpec | { "kind": "predict" } & PredictSpec | { "kind": "export" } & ExportSpec | { "kind": "sensitivity" } & SensitivitySpec | { "kind": "import" } & ImportSpec;
+export type JobSpec = { "kind": "train" } & TrainSpec | { "kind": "evaluate" } & EvaluateSpec | { "kind": "predict" } & PredictSpec | { "kind": "export" } & ExportSpec | { "kind": "lite" } & LiteSpec | { "kind": "sensitivity" } & SensitivitySpec | { "kind": "import" } & ImportSpec;
 
 export type PruneSummary = { 
 /**
@@ -466,7 +486,11 @@ data_wait_seconds: number,
 /**
  * Images per second since the last logged step.
  */
-images_per_second: number, } | { "type": "eval", 
+images_per_second: number, 
+/**
+ * Share of the epoch's pictures found decoded in memory, 0–1; none without such a cache.
+ */
+cache_hit_rate?: number | null, } | { "type": "eval", 
 /**
  * Epoch it belongs to, from 1.
  */
@@ -560,6 +584,102 @@ export type PredictResult = {
  */
 items: Array<PredictItem>, };
 
+export type Probe = { 
+/**
+ * Absolute file.
+ */
+path: string, 
+/**
+ * Number of images.
+ */
+images: number, };
+
+export type MeasureSpec = { 
+/**
+ * The exported ONNX file.
+ */
+model: string, 
+/**
+ * Of a quantized export the same network in fp32; removed afterwards.
+ */
+fp32: string | null, 
+/**
+ * Folder of the dataset whose validation images measure the accuracy; absent: no accuracy.
+ */
+dataset: string | null, 
+/**
+ * The short side of an image is resized to this, in pixels.
+ */
+resize_short: number, 
+/**
+ * Then the centre square of this side is cut out.
+ */
+crop: number, 
+/**
+ * Mean of R, G, B after division by 255.
+ */
+mean: [number, number, number], 
+/**
+ * Standard deviation of R, G, B after division by 255.
+ */
+std: [number, number, number], 
+/**
+ * Number of classes.
+ */
+classes: number, 
+/**
+ * k of top-k accuracy beside top-1, at most the number of classes.
+ */
+topk: number, 
+/**
+ * What the engine computes for a few images.
+ */
+probe: Probe, 
+/**
+ * Intra-operation threads; 0 = all cores.
+ */
+threads: number, };
+
+export type ModelMeasure = { 
+/**
+ * `acc1`, `acc{k}` on the validation images; empty when not measured.
+ */
+metrics: { [key in string]: number | null }, 
+/**
+ * Size of the file.
+ */
+bytes: number, 
+/**
+ * Median milliseconds for one image.
+ */
+latency_ms: number, };
+
+export type Measured = { 
+/**
+ * `onnxruntime` and its version.
+ */
+runtime: string, 
+/**
+ * Threads of the latency.
+ */
+threads: number, 
+/**
+ * Validation images of the metrics; 0 without.
+ */
+images: number, 
+/**
+ * The exported model.
+ */
+model: ModelMeasure, 
+/**
+ * Of a quantized export the same network in fp32.
+ */
+fp32: ModelMeasure | null, 
+/**
+ * Largest difference of a probability in fp32 between the engine and the runtime.
+ */
+difference: number, };
+
 export type ExportResult = { 
 /**
  * Absolute folder `<save_dir>/inference_model`.
@@ -572,7 +692,53 @@ parameters: number,
 /**
  * Multiply-accumulates for one input of the exported shape.
  */
-macs: number, };
+macs: number, 
+/**
+ * Images that calibrated, when it is quantized.
+ */
+calibrated?: number, 
+/**
+ * What the user should know, one sentence each.
+ */
+notes?: Array<string>, 
+/**
+ * What the compute host is to measure; it puts `measured` in its place.
+ */
+measure?: MeasureSpec, 
+/**
+ * What another runtime measured; absent when it could not.
+ */
+measured?: Measured, };
+
+export type LiteResult = { 
+/**
+ * Absolute folder `<save_dir>/lite_model`.
+ */
+path: string, 
+/**
+ * `ort`: ONNX Runtime's own format; `onnx`: optimized ONNX, where the runtime could not write its own.
+ */
+format: string, 
+/**
+ * Why the format is not `ort`.
+ */
+note: string | null, 
+/**
+ * `onnxruntime` and its version.
+ */
+runtime: string, 
+/**
+ * Largest difference of a probability to the model that was converted.
+ */
+difference: number, 
+/**
+ * Size of the file.
+ */
+bytes: number, 
+/**
+ * Median milliseconds for one image.
+ */
+latency_ms: number, };
 
 export type SensitivityResult = { 
 /**
@@ -619,5 +785,5 @@ files: number,
  */
 warnings: Array<string>, };
 
-export type JobOutcome = { "type": "train" } & TrainResult | { "type": "evaluate" } & EvaluateResult | { "type": "predict" } & PredictResult | { "type": "export" } & ExportResult | { "type": "sensitivity" } & SensitivityResult | { "type": "import" } & ImportResult | { "type": "failed" } & JobError;
+export type JobOutcome = { "type": "train" } & TrainResult | { "type": "evaluate" } & EvaluateResult | { "type": "predict" } & PredictResult | { "type": "export" } & ExportResult | { "type": "lite" } & LiteResult | { "type": "sensitivity" } & SensitivityResult | { "type": "import" } & ImportResult | { "type": "failed" } & JobError;
 

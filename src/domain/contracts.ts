@@ -1,5 +1,5 @@
 /** What the routes may ask of the domain. Every method throws `OarlockError` for refusals. */
-import type { SourceFormat } from '../compute/jobs.gen.js';
+import type { QuantMethod, SourceFormat } from '../compute/jobs.gen.js';
 import type { ProjectType } from './enums.js';
 import type { TrainParams } from './params/index.js';
 import type {
@@ -220,6 +220,16 @@ export interface ExportArgs {
   save_dir: string;
   epoch?: number | null;
   quant?: boolean;
+  /** How ranges of activations are chosen. */
+  quant_method?: QuantMethod;
+  /** Training images to calibrate with. */
+  quant_images?: number;
+}
+
+export interface LiteArgs {
+  save_dir: string;
+  /** Folder of an exported model, or the folder that it was exported to. */
+  model_path: string;
 }
 
 export interface JobsApi {
@@ -229,6 +239,8 @@ export interface JobsApi {
   /** Path of the single result picture, or null for many. */
   predict(tid: string, args: PredictArgs): Promise<{ path: string | null }>;
   export(tid: string, args: ExportArgs): Promise<{ save_dir: string }>;
+  /** Converts an exported model; resolves when it is done. */
+  lite(tid: string, args: LiteArgs): Promise<{ message: string }>;
   stop(tid: string, job: SideJob): Promise<void>;
   /** Whether it runs in this process. */
   isLive(tid: string, job: SideJob): boolean;

@@ -17,6 +17,8 @@ export interface EventData {
     /** Of the newest logged step: all of it, and what it waited for images. */
     step_seconds: number;
     data_wait_seconds: number;
+    /** Share of the running epoch's pictures that were found decoded in memory. */
+    cache_hit_rate?: number | null;
     metrics: Record<string, number | null | undefined>;
   };
   /** A finished evaluation inside a training. */

@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import type { JobOutcome, PredictImage } from '../compute/jobs.gen.js';
 import { writeFileAtomic } from './atomic-file.js';
 import { type DomainContext, requireUsable } from './context.js';
-import type { EvaluateArgs, ExportArgs, JobsApi, PredictArgs, TasksApi } from './contracts.js';
+import type { EvaluateArgs, ExportArgs, JobsApi, LiteArgs, PredictArgs, TasksApi } from './contracts.js';
 import { TaskStatus } from './enums.js';
-import { invalidArgument, notReady, unsupported } from './errors.js';
-import { exportFolder } from './export-folder.js';
+import { invalidArgument, notReady } from './errors.js';
+import { exportPlan } from './export-plan.js';
+import { convert } from './lite.js';
 import { listedImages, receivedImage, testImages } from './predict-images.js';
 import type { SideJob, SideJobRecord, TaskRecord } from './records.js';
 import type { SideJobRunner } from './side-job-runner.js';
@@ -101,25 +102,18 @@ export class Jobs implements JobsApi {
 
   async export(tid: string, args: ExportArgs): Promise<{ save_dir: string }> {
     const task = this.#checked(tid, 'Export');
-    if (args.quant === true) throw unsupported('Quantized export is not available yet.', 'Send "quant": false.');
-    const epoch = args.epoch ?? null;
-    const saveDir = await exportFolder(this.#context, task, args.save_dir);
-    const checkpoint = await this.#tasks.checkpoint(tid, epoch);
+    const { plan } = await exportPlan(this.#context, this.#tasks, task, args);
     await this.#context.requireSpace();
     next('task', tid, task.status, 'exportStart');
-    await this.#runner.start(task, 'export', async () => {
-      await mkdir(saveDir, { recursive: true });
-      return {
-        spec: { kind: 'export', task_type: this.#tasks.typeOf(task), source: { checkpoint, epoch }, save_dir: saveDir },
-        args: { epoch, save_dir: saveDir },
-        total: 0,
-        finish: async (outcome) => {
-          const { path, parameters, macs } = outcome as Extract<JobOutcome, { type: 'export' }>;
-          return { message: `${tid} is exported.`, result: { path, parameters, macs } };
-        },
-      };
-    });
+    await this.#runner.start(task, 'export', plan);
     return { save_dir: args.save_dir };
+  }
+
+  async lite(tid: string, args: LiteArgs): Promise<{ message: string }> {
+    const task = this.#checked(tid, 'Export');
+    this.#runner.refuseRunning(task, 'export', `An export of ${tid} cannot be converted`);
+    await this.#context.requireSpace();
+    return convert(this.#context, task, args);
   }
 
   async stop(tid: string, job: SideJob): Promise<void> {

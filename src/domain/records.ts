@@ -1,5 +1,5 @@
 /** What the store holds. Records are immutable: a change puts a new object. */
-import type { PruneSummary, SourceFormat } from '../compute/jobs.gen.js';
+import type { Measured, PruneSummary, SourceFormat } from '../compute/jobs.gen.js';
 import type { DatasetStatus, PretrainedModelStatus, ProjectType, TaskStatus } from './enums.js';
 import type { TrainParams } from './params/index.js';
 
@@ -120,6 +120,8 @@ export interface SideJobRecord {
   /** Units done and in all, e.g. pictures of a prediction. */
   readonly done: number;
   readonly total: number;
+  /** What it does, or did last. */
+  readonly stage?: string;
   /** Arguments as used: epoch, top-k, folders … */
   readonly args: Record<string, unknown>;
   /** Evaluation: the report. Prediction: machine-readable list. Export: sizes. Pruning analysis: `PruneResult`. */
@@ -150,6 +152,8 @@ export interface PretrainedRecord extends ModelBase {
 
 export interface ExportedRecord extends ModelBase {
   readonly exported_type: number;
+  /** What ONNX Runtime measured of it. */
+  readonly measured?: Measured;
 }
 
 /** Whatever the demo service keeps per project type. */

@@ -23,6 +23,7 @@ import { localTime } from './time.js';
 interface Live {
   done: number;
   total: number;
+  stage: string | undefined;
   /** Seconds left, where the job tells. */
   eta: number | null;
   /** What it is waiting for; empty while it runs. */
@@ -47,7 +48,7 @@ export class SideJobRunner {
     const live = this.#live.get(key(tid, job));
     if (record === undefined || live === undefined || !isRunning(record)) return record;
     const { done, message } = live;
-    return { ...record, done, message, total: Math.max(live.total, record.total) };
+    return { ...record, done, message, total: Math.max(live.total, record.total), ...stageOf(live) };
   }
 
   /** Seconds left of a running job that tells. */
@@ -61,10 +62,13 @@ export class SideJobRunner {
 
   /** Throws while a job reads the task's checkpoints. */
   refuseWhileRunning(task: TaskRecord, what: string): void {
-    for (const job of SIDE_JOBS) {
-      if (!this.#live.has(key(task.id, job))) continue;
-      throw conflict(`${job} running`, `${what}: its ${WORDS[job]} is still running.`, 'Wait for its end, or stop it.');
-    }
+    for (const job of SIDE_JOBS) this.refuseRunning(task, job, what);
+  }
+
+  /** Throws while a job of that kind runs. */
+  refuseRunning(task: TaskRecord, job: SideJob, what: string): void {
+    if (!this.#live.has(key(task.id, job))) return;
+    throw conflict(`${job} running`, `${what}: its ${WORDS[job]} is still running.`, 'Wait for its end, or stop it.');
   }
 
   /** Starts what is not running. */
@@ -153,7 +157,7 @@ export class SideJobRunner {
   #launch(task: TaskRecord, record: SideJobRecord, plan: SideJobPlan): void {
     const { id, job } = record;
     const live: Live = {
-      ...{ done: 0, total: plan.total, eta: null, message: '' },
+      ...{ done: 0, total: plan.total, stage: undefined, eta: null, message: '' },
       ...{ handle: undefined, stopped: false, ended: Promise.resolve() },
     };
     this.#live.set(id, live);
@@ -181,6 +185,7 @@ export class SideJobRunner {
     const before = percentOf(live);
     live.done = event.done;
     live.total = event.total;
+    live.stage = event.stage;
     live.eta = event.eta ?? null;
     const percent = percentOf(live);
     if (percent === before) return;
@@ -212,7 +217,7 @@ export class SideJobRunner {
     }
     if (event !== 'done' && isContinued(job)) message += ' What is measured is kept: a new start goes on from there.';
     await plan.cleanUp?.().catch(() => {});
-    await this.#settle(record, event, { message, result, done: live.done, total: live.total });
+    await this.#settle(record, event, { message, result, done: live.done, total: live.total, ...stageOf(live) });
   }
 
   async #settle(
@@ -319,4 +324,5 @@ export class SideJobRunner {
   }
 }
 
+const stageOf = ({ stage }: Live) => (stage === undefined ? {} : { stage });
 const percentOf = ({ done, total }: Live): number => (total > 0 ? Math.floor((done / total) * 100) : 0);

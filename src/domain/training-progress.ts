@@ -157,8 +157,8 @@ export class TrainingProgress {
     const now = performance.now();
     if (now - this.#publishedAt < PUBLISH_MS && step !== steps) return;
     this.#publishedAt = now;
-    const { eta, num_epochs, images_per_second, step_seconds, data_wait_seconds } = event;
-    const pace = { images_per_second, step_seconds, data_wait_seconds };
+    const { eta, num_epochs, images_per_second, step_seconds, data_wait_seconds, cache_hit_rate = null } = event;
+    const pace = { images_per_second, step_seconds, data_wait_seconds, cache_hit_rate };
     this.#context.events.publish('progress', {
       ...{ id: this.#task.id, epoch, num_epochs, step, steps, eta, metrics },
       ...pace,

@@ -11,7 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use napi::bindgen_prelude::{Buffer, Either, FnArgs, Function};
 use napi::{Error, Result};
 use napi_derive::napi;
-use oarlock_datasets::{Index, PreviewOptions, SplitOptions};
+use oarlock_datasets::{
+    ClassifyPipeline, Index, Loader, LoaderConfig, PreviewOptions, Sample, SplitOptions,
+};
 use oarlock_imaging::{
     Limits, decode_file, encode_jpeg, fit_within, inspect, read_file, resize_smooth,
 };
@@ -206,6 +208,98 @@ fn counts(index: &Index) -> String {
         "test": index.test.len(),
     })
     .to_string()
+}
+
+/// Validation images of a dataset as a network's input, in the order of their list; for measuring exported models.
+#[napi]
+pub struct ValidationBatches {
+    loader: Loader<ClassifyPipeline>,
+}
+
+/// Images of one size and their classes.
+#[napi(object)]
+pub struct ImageBatch {
+    /// count·crop·crop·3 bytes, RGB.
+    pub pixels: Buffer,
+    /// Class ids.
+    pub labels: Vec<u32>,
+    /// Images.
+    pub count: u32,
+}
+
+#[napi]
+impl ValidationBatches {
+    /// Reads the lists of the dataset in `root`. `threads` 0 = all cores.
+    ///
+    /// # Errors
+    /// `not_ready` when the dataset has no validation images.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(
+        root: String,
+        resize_short: u32,
+        crop: u32,
+        batch_size: u32,
+        threads: u32,
+    ) -> Result<Self> {
+        let root = Path::new(&root);
+        let (index, _) = oarlock_datasets::read_index(root, TaskType::Classification, false)
+            .map_err(|e| thrown(&e))?;
+        let sample = |&place: &usize| {
+            let file = &index.files[place];
+            Sample {
+                path: root.join(&file.picture),
+                label: file.classes.first().map_or(0, |&class| class as i64),
+            }
+        };
+        let samples: Vec<Sample> = index.val.iter().map(sample).collect();
+        if samples.is_empty() {
+            let what = "the dataset has no validation images";
+            return Err(thrown(&JobError::new(ErrorCode::NotReady, what)));
+        }
+        let loader = Loader::new(LoaderConfig {
+            samples: samples.into(),
+            batch_size: batch_size as usize,
+            pipeline: ClassifyPipeline::Eval {
+                crop: (crop as usize, crop as usize),
+                resize_short: resize_short as usize,
+            },
+            shuffle_seed: None,
+            epoch: 0,
+            start_batch: 0,
+            drop_last: false,
+            threads: threads as usize,
+            prefetch: 2,
+            cache: None,
+            memory: None,
+            max_corrupt_fraction: 1.0,
+        });
+        let loader = loader.map_err(|e| failure(JobError::from(e)))?;
+        Ok(Self { loader })
+    }
+
+    /// Number of batches.
+    #[napi(getter)]
+    pub fn batches(&self) -> u32 {
+        self.loader.batches() as u32
+    }
+
+    /// The next batch, waiting for it; null after the last. Images that cannot be read are left out.
+    ///
+    /// # Errors
+    /// `invalid_data` when no image can be read.
+    #[napi(catch_unwind)]
+    pub fn next(&mut self) -> Result<Option<ImageBatch>> {
+        let Some(batch) = self.loader.next() else {
+            return Ok(None);
+        };
+        let batch = batch.map_err(|e| failure(JobError::from(e)))?;
+        let len = batch.n * batch.h * batch.w * 3;
+        Ok(Some(ImageBatch {
+            pixels: batch.images[..len].into(),
+            labels: batch.targets.iter().map(|&l| l as u32).collect(),
+            count: batch.n as u32,
+        }))
+    }
 }
 
 /// Content of a pickle of a PaddleX workspace as plain JSON; `profile` is `statis`, `params`,

@@ -304,6 +304,17 @@ fn read_list(
     entries
 }
 
+/// The class names of an imported and split dataset (`labels.txt`), in order of their ids. Errors: the file
+/// is missing or names none.
+pub fn read_class_names(root: &Path) -> Result<Vec<String>, DataError> {
+    let mut problems = Problems::default();
+    let labels = read_labels(root, &mut problems);
+    match problems.list().first() {
+        Some(first) => Err(DataError::Invalid(first.to_string())),
+        None => Ok(labels),
+    }
+}
+
 /// An imported and split dataset, ready for training.
 #[derive(Debug, Clone)]
 pub struct SplitDataset {

@@ -35,7 +35,7 @@ pub use detect::{DetectTrain, Fit};
 pub use detect_pipeline::{DetectPipeline, DetectSample, DetectTarget};
 pub use error::DataError;
 
-pub use folder::SplitDataset;
+pub use folder::{SplitDataset, read_class_names};
 pub use import::{import, read_index};
 pub use index::{Entry, Index};
 pub use instances::read_annotation;
@@ -51,6 +51,6 @@ pub use problems::{Problem, Problems};
 pub use raster::{RasterPipeline, RasterTask, RasterTrain, ValueRange};
 pub use scan::is_picture_name;
 pub use segment::{SegmentPipeline, SegmentSample, SegmentTarget, SegmentTrain};
-pub use sets::{CHANNELS_FILE, Channels, Pair, SplitPairs};
+pub use sets::{CHANNELS_FILE, Channels};
 pub use split::{SplitOptions, split, write_split};
 pub use text::{decode_text, lines, normal_path, read_text};

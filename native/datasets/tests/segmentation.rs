@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Bench, jpeg, map, npy, png, rgb_png};
-use oarlock_datasets::{Channels, SplitOptions, SplitPairs, read_index, split, write_split};
+use oarlock_datasets::{
+    Channels, SplitOptions, read_class_names, read_index, read_segment_list, split, write_split,
+};
 use oarlock_jobs::{ErrorCode, TaskType};
 use png::{BitDepth, ColorType};
 use serde_json::json;
@@ -73,16 +75,13 @@ fn pairs_are_imported_split_and_opened_for_training() {
         line,
         format!("JPEGImages/{stem}.jpg Annotations/{stem}.png")
     );
-    let opened = SplitPairs::open(&bench.dest).unwrap();
-    assert_eq!(opened.labels, ["0", "1", "2"]);
-    let counts = [&opened.train, &opened.val, &opened.test].map(|part| part.len());
-    assert_eq!(counts, [3, 2, 1]);
-    for pair in opened.train.iter().chain(&*opened.val).chain(&*opened.test) {
-        assert!(
-            pair.picture.is_file() && pair.annotation.is_file(),
-            "{pair:?}"
-        );
-        assert_eq!(pair.picture.file_stem(), pair.annotation.file_stem());
+    assert_eq!(read_class_names(&bench.dest).unwrap(), ["0", "1", "2"]);
+    let lists = ["train_list.txt", "val_list.txt", "test_list.txt"];
+    let lists = lists.map(|list| read_segment_list(&bench.dest, list).unwrap());
+    assert_eq!(lists.each_ref().map(Vec::len), [3, 2, 1]);
+    for pair in lists.iter().flatten() {
+        assert!(pair.path.is_file() && pair.map.is_file(), "{pair:?}");
+        assert_eq!(pair.path.file_stem(), pair.map.file_stem());
     }
     // Without its statistics the folder itself is read again, with the lists that it now has.
     let before = std::fs::read(bench.dest.join("statis.json")).unwrap();
@@ -131,7 +130,12 @@ fn split_sets_keep_their_lists_and_labels() {
             && warnings.contains("1 of 4 classes occur in no label map: bus"),
         "{warnings}"
     );
-    assert_eq!(SplitPairs::open(&bench.dest).unwrap().train.len(), 3);
+    assert_eq!(
+        read_segment_list(&bench.dest, "train_list.txt")
+            .unwrap()
+            .len(),
+        3
+    );
     // labels.txt may be missing even then.
     bench.remove("labels.txt");
     assert_eq!(
@@ -331,8 +335,9 @@ fn remote_sensing_sets_get_the_numbers_of_their_channels() {
         stratify: false,
     };
     write_split(&bench.dest, &split(&index, options).unwrap()).unwrap();
-    let opened = SplitPairs::open(&bench.dest).unwrap();
-    assert_eq!((opened.train.len(), opened.val.len()), (1, 1));
+    for list in ["train_list.txt", "val_list.txt"] {
+        assert_eq!(read_segment_list(&bench.dest, list).unwrap().len(), 1);
+    }
 }
 
 #[test]
@@ -421,7 +426,7 @@ fn previews_blend_the_palette_over_the_whole_picture() {
             let mut out = [9u8, 80, 200];
             out.iter_mut()
                 .zip(c)
-                .for_each(|(v, c)| *v = ((u16::from(*v) + u16::from(c) + 1) / 2) as u8);
+                .for_each(|(v, c)| *v = (u16::from(*v) + u16::from(c)).div_ceil(2) as u8);
             out
         };
         assert_eq!(drawn.pixel(3, 3), half(class_colour(1)));

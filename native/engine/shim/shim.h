@@ -26,6 +26,7 @@ int32_t ok_threads(void);
 const void *ok_libtorch_address(void);         // of any function of libtorch
 ok_status ok_cuda_devices(uint64_t *count);    // after libtorch_cuda is loaded
 ok_status ok_cuda_settings(void);
+ok_status ok_pinned_bytes(int64_t count, ok_tensor *output);  // page-locked, once libtorch_cuda is loaded
 
 // alloc.cpp: memory of CPU tensors. `available` says how many bytes the machine can still give.
 ok_status ok_memory_init(uint64_t (*available)(void));

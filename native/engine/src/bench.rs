@@ -12,6 +12,7 @@ use crate::runtime::heartbeat::process_time;
 use crate::runtime::{self, Placement, memory};
 use crate::train::checkpoint;
 use crate::train::learner::Learner;
+use crate::train::losses;
 use crate::train::optimizer::{Optimizer, Rule};
 use crate::{EngineError, Result, ffi};
 
@@ -137,15 +138,13 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
     let network = Network::new(graph, &weights, placement)?;
     let labels = Tensor::f_arange(i64::from(options.batch), (Kind::Int64, placement.device))?;
     let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network)?;
-    let mut learner = Learner {
-        network,
-        optimizer,
-        label_smoothing: 0.0,
-    };
+    let mut learner = Learner { network, optimizer };
+    let targets = [labels];
+    let loss = |_: &Network, outputs: &[Tensor]| losses::classification(outputs, &targets, 0.0);
     let mut seed = 0;
     time(options, placement, macs, || {
         seed += 1;
-        Ok(learner.step(&images, &labels, 1e-3, seed)?.loss)
+        Ok(learner.step(&images, &loss, 1e-3, seed)?.loss)
     })
 }
 

@@ -23,6 +23,7 @@ unsafe extern "C" {
     fn ok_libtorch_address() -> *const c_void;
     fn ok_cuda_devices(count: *mut u64) -> Status;
     fn ok_cuda_settings() -> Status;
+    fn ok_pinned_bytes(count: i64, output: *mut Ptr) -> Status;
     fn ok_memory_init(available: extern "C" fn() -> u64) -> Status;
     fn ok_memory_limit(bytes: u64);
     fn ok_memory_trim();
@@ -177,6 +178,12 @@ pub fn cuda_devices() -> Result<u64> {
 pub fn cuda_settings() -> Result<()> {
     // SAFETY: no arguments.
     unsafe { ok_cuda_settings() }.check()
+}
+
+/// `count` page-locked bytes of any content, for copies to a GPU that nobody waits for. Errors: no GPU.
+pub fn pinned_bytes(count: usize) -> Result<Tensor> {
+    // SAFETY: no pointers but the result's.
+    tensor_of(|out| unsafe { ok_pinned_bytes(count as i64, out) })
 }
 
 /// Most bytes that tensors on the CPU may take; 0 = what the machine has.

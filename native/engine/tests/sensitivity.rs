@@ -16,7 +16,7 @@ use oarlock_engine::records::EvalDetails;
 use oarlock_engine::runtime::Placement;
 use oarlock_engine::runtime::heartbeat::Heart;
 use oarlock_engine::train::plan::Plan;
-use oarlock_engine::train::{checkpoint, validate::validate};
+use oarlock_engine::train::{checkpoint, family::Watch};
 use oarlock_engine::{CancelToken, run_job};
 use oarlock_graph::{
     Criterion, Keep, WeightMap, channel_groups, cost, keep_for_ratio, mask, plan_cuts, unit_scores,
@@ -122,12 +122,16 @@ fn progress(events: &[JobEvent]) -> Vec<(u64, u64, Option<f64>)> {
 /// Masks the channels in the trained network and evaluates it as training does.
 fn brute_force(trained: &Trained) -> (f64, Vec<(String, Vec<(f64, f64)>)>) {
     let (graph, weights) = checkpoint::load_model(&trained.best()).unwrap();
-    let plan = Plan::new(&trained.spec).unwrap();
+    let plan = Plan::new(&trained.spec, Placement::CPU_FP32).unwrap();
     let groups = channel_groups(&graph).unwrap();
     let accuracy = |weights: &WeightMap| {
         let network = Network::for_inference(&graph, weights, Placement::CPU_FP32).unwrap();
         let cancel = CancelToken::new();
-        let validation = validate(&network, &plan, &cancel, &Heart::default()).unwrap();
+        let watch = Watch {
+            cancel: &cancel,
+            heart: &Heart::default(),
+        };
+        let validation = plan.family.validate(&network, &plan.supply, watch).unwrap();
         validation.unwrap().metrics["acc1"].unwrap()
     };
     let base = accuracy(&weights);

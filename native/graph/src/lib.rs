@@ -44,6 +44,6 @@ pub use prune::{
 };
 pub use quantize::{
     Affine, Calibration, Histogram, Quantization, QuantizedData, QuantizedTensor, Range,
-    calibration_values, quantize,
+    calibration_values, quantize, weight_signal,
 };
 pub use shape::{Value, infer_shapes, same_padding};

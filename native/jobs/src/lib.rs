@@ -17,11 +17,11 @@ pub use params::{
     SegmentationParams, TrainParams,
 };
 pub use result::{
-    EvaluateResult, ExportResult, ImportResult, JobOutcome, PredictItem, PredictResult,
-    PruneSummary, SensitivityResult, TrainResult,
+    EvaluateResult, ExportResult, ImportResult, JobOutcome, LiteResult, MeasureSpec, Measured,
+    ModelMeasure, PredictItem, PredictResult, Probe, PruneSummary, SensitivityResult, TrainResult,
 };
 pub use spec::{
-    DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec, ImportSpec, JobSpec,
+    DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec, ImportSpec, JobSpec, LiteSpec,
     ModelSource, Precision, PredictImage, PredictSpec, PruneSpec, PruneTarget, QuantMethod,
     QuantSpec, Resume, SensitivitySpec, SourceFormat, TaskType, TrainSpec,
 };

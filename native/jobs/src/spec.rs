@@ -17,6 +17,8 @@ pub enum JobSpec {
     Predict(PredictSpec),
     /// Write an inference model (compute host).
     Export(ExportSpec),
+    /// Convert an exported model (compute host, without the engine).
+    Lite(LiteSpec),
     /// Measure how much each layer can be pruned (compute host).
     Sensitivity(SensitivitySpec),
     /// Check and copy a dataset (light addon).
@@ -189,19 +191,40 @@ pub struct ExportSpec {
     #[serde(default)]
     #[ts(optional)]
     pub quant: Option<QuantSpec>,
+    /// `<task>/logs/export`: gets `out.log`, `err.log`, and while the job runs what the measurement needs.
+    /// Without it the export is neither logged nor measured.
+    #[serde(default)]
+    #[ts(optional)]
+    pub log_dir: Option<String>,
+    /// Its training set calibrates, its validation set measures before and after. Needed for `quant`; an
+    /// fp32 export takes a few validation images from it.
+    #[serde(default)]
+    #[ts(optional)]
+    pub dataset: Option<DatasetRef>,
+    /// Intra-operation threads; 0 = all cores.
+    #[serde(default)]
+    #[ts(optional, as = "Option<u32>")]
+    pub threads: u32,
 }
 
 /// Post-training quantization: int8 weights per channel, uint8 activations.
 #[derive(Debug, Clone, Serialize, Deserialize, TS)]
 pub struct QuantSpec {
-    /// Its training set calibrates, its validation set measures before and after.
-    pub dataset: DatasetRef,
     /// How ranges of activations are chosen.
     pub method: QuantMethod,
     /// Training images to calibrate with; fewer are used, and said, when the set is smaller.
     pub images: u32,
-    /// Where to run.
-    pub device: DeviceSpec,
+}
+
+/// A conversion of an exported model to ONNX Runtime's own format, for phones and small machines.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct LiteSpec {
+    /// Folder of an exported model: `model.onnx`, `model.yml`.
+    pub model: String,
+    /// Folder that gets `lite_model/`.
+    pub save_dir: String,
+    /// Intra-operation threads; 0 = all cores.
+    pub threads: u32,
 }
 
 /// How ranges of activations are chosen.
@@ -211,9 +234,9 @@ pub enum QuantMethod {
     /// Smallest and largest value.
     MinMax,
     /// All but the outermost values.
+    #[default]
     Percentile,
     /// Least Kullback-Leibler divergence.
-    #[default]
     Entropy,
 }
 

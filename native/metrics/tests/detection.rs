@@ -319,7 +319,7 @@ fn what_does_not_belong_together_is_refused() {
             mask: None,
         }],
     };
-    detection_report(&names, &[odd.clone()], &settings).unwrap();
+    detection_report(&names, std::slice::from_ref(&odd), &settings).unwrap();
     instance_report(&names, &[odd], &settings).unwrap();
     let none = CocoParameters {
         overlaps: vec![],

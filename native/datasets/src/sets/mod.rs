@@ -15,7 +15,6 @@ use crate::scan::Listing;
 use crate::{Index, Problems};
 
 pub use channels::{CHANNELS_FILE, Channels};
-pub use pairs::{Pair, SplitPairs};
 pub(crate) use work::Work;
 
 /// A checked dataset.

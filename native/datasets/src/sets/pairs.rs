@@ -1,13 +1,12 @@
 //! Pictures in `JPEGImages` with an annotation file each in `Annotations`, and the lists that pair them.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use crate::folder::{LABELS, LISTS, read_labels, take_lists, warn_of_unused};
 use crate::scan::{Listing, join};
 use crate::text::{lines, normal_path, read_text};
-use crate::{DataError, Entry, Index, Problems};
+use crate::{Entry, Index, Problems};
 
 pub const PICTURES: &str = "JPEGImages";
 pub const ANNOTATIONS: &str = "Annotations";
@@ -241,93 +240,4 @@ fn read_list(
         }
     }
     entries
-}
-
-/// One picture with its annotation file, absolute paths.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// The picture.
-    pub picture: PathBuf,
-    /// Its label map (`.png`) or boxes (`.xml`).
-    pub annotation: PathBuf,
-}
-
-/// An imported and split segmentation or Pascal VOC dataset, ready for training.
-#[derive(Debug, Clone)]
-pub struct SplitPairs {
-    /// Class names; the place is the class id.
-    pub labels: Vec<String>,
-    /// For training.
-    pub train: Arc<Vec<Pair>>,
-    /// For validation.
-    pub val: Arc<Vec<Pair>>,
-    /// For the test, maybe none.
-    pub test: Arc<Vec<Pair>>,
-}
-
-impl SplitPairs {
-    /// Reads `labels.txt` and the list files of a dataset folder, as an import or split left them. No
-    /// picture and no annotation is opened. Errors: a list missing or faulty.
-    pub fn open(root: &Path) -> Result<Self, DataError> {
-        let mut problems = Problems::default();
-        let labels = read_labels(root, &mut problems);
-        let [train, val, test] = LISTS.map(|list| {
-            if list == LISTS[2] && !root.join(list).exists() {
-                return Arc::default();
-            }
-            Arc::new(read_pairs(root, list, &mut problems))
-        });
-        if let Some(first) = problems.list().first() {
-            return Err(DataError::Invalid(first.to_string()));
-        }
-        Ok(Self {
-            labels,
-            train,
-            val,
-            test,
-        })
-    }
-}
-
-fn read_pairs(root: &Path, list: &str, problems: &mut Problems) -> Vec<Pair> {
-    let text = match read_text(&root.join(list)) {
-        Ok(text) => text,
-        Err(error) => {
-            problems.add(list, None, error.to_string(), "split the dataset again");
-            return Vec::new();
-        }
-    };
-    let any = Kind {
-        suffix: "",
-        is_picture: |path| {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            name.contains('.') && !name.ends_with('.')
-        },
-        pictures: "",
-        needs_labels: true,
-    };
-    // Files are looked up only where a line has several blanks.
-    let inside = |path: &str| !path.starts_with('/') && !path.split('/').any(|part| part == "..");
-    let mut pairs = Vec::new();
-    for (number, line) in lines(&text) {
-        let one = line.split([' ', '\t']).count() == 2;
-        let parts = columns(line, any, |path| {
-            one || (inside(path) && root.join(path).is_file())
-        });
-        match parts {
-            Some((picture, annotation)) if inside(&picture) && inside(&annotation) => {
-                pairs.push(Pair {
-                    picture: root.join(picture),
-                    annotation: root.join(annotation),
-                });
-            }
-            _ => problems.add(
-                list,
-                Some(number),
-                format!("`{line}` is no picture with its annotation"),
-                "split the dataset again",
-            ),
-        }
-    }
-    pairs
 }

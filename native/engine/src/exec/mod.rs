@@ -8,5 +8,6 @@ mod ops;
 mod plan;
 
 pub use input::normalized_input;
+pub(crate) use input::{batch_input, batch_memory};
 pub use network::{Network, Parameter, select_channels};
 pub(crate) use network::{download, upload_tensor};

@@ -19,7 +19,9 @@ pub fn dispatch(spec: JobSpec, context: JobContext) -> Result<JobOutcome> {
         JobSpec::Train(spec) => train::run(&spec, context).map(JobOutcome::Train),
         JobSpec::Evaluate(spec) => evaluate::run(&spec, context).map(JobOutcome::Evaluate),
         JobSpec::Predict(spec) => predict::run(&spec, context).map(JobOutcome::Predict),
-        JobSpec::Export(spec) => export::run(&spec, context).map(JobOutcome::Export),
+        JobSpec::Export(spec) => {
+            export::run(&spec, context).map(|result| JobOutcome::Export(Box::new(result)))
+        }
         JobSpec::Sensitivity(spec) => sensitivity::run(&spec, context).map(JobOutcome::Sensitivity),
         _ => Err(EngineError::new(
             ErrorCode::Unsupported,

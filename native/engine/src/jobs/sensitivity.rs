@@ -219,7 +219,7 @@ fn exact(device: &DeviceSpec) -> DeviceSpec {
 /// The validation images of `spec` for `model`.
 fn validation(
     model: &Model,
-    samples: data::DataSplit,
+    samples: data::DataSplit<oarlock_datasets::Sample>,
     spec: &SensitivitySpec,
     placement: Placement,
     reading: Reading,

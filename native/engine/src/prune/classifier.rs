@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use super::evaluation::{Batch, Evaluation, Outputs};
 use crate::exec::{download, normalized_input};
-use crate::records::Preprocessing;
+use crate::records::{Preprocessing, Resize};
 use crate::runtime::{Placement, memory};
 use crate::{EngineError, Result};
 
@@ -33,7 +33,9 @@ pub struct ClassifierSet {
     config: LoaderConfig<ClassifyPipeline>,
     stored: Option<Vec<datasets::Batch<i64>>>,
     images: usize,
-    preprocessing: Preprocessing,
+    side: usize,
+    /// Mean and standard deviation.
+    normal: ([f32; 3], [f32; 3]),
     classes: usize,
     placement: Placement,
     /// Files that could not be read, with the reason.
@@ -54,7 +56,15 @@ impl ClassifierSet {
         reading: Reading,
         tick: &dyn Fn() -> Result<()>,
     ) -> Result<Self> {
-        let side = preprocessing.crop as usize;
+        let (Resize::ShortCrop { short, crop }, Some(normal)) =
+            (preprocessing.resize, preprocessing.rgb())
+        else {
+            return Err(EngineError::new(
+                ErrorCode::Unsupported,
+                "a classifier takes squares of RGB images",
+            ));
+        };
+        let side = crop as usize;
         let free = memory::available().unwrap_or(0) / 4;
         let bytes = samples.len() as u64 * (side * side * 3) as u64;
         let mut set = Self {
@@ -64,7 +74,7 @@ impl ClassifierSet {
                 batch_size: batch_size.max(1),
                 pipeline: ClassifyPipeline::Eval {
                     crop: (side, side),
-                    resize_short: preprocessing.resize_short as usize,
+                    resize_short: short as usize,
                 },
                 shuffle_seed: None,
                 epoch: 0,
@@ -77,7 +87,8 @@ impl ClassifierSet {
                 max_corrupt_fraction: MAX_CORRUPT,
             },
             stored: None,
-            preprocessing: preprocessing.clone(),
+            side,
+            normal,
             classes,
             placement,
             skipped: Vec::new(),
@@ -132,8 +143,8 @@ impl ClassifierSet {
                 normalized_input(
                     &batch.images,
                     [batch.n, batch.h, batch.w],
-                    self.preprocessing.mean,
-                    self.preprocessing.std,
+                    self.normal.0,
+                    self.normal.1,
                     self.placement,
                 )
             };
@@ -158,7 +169,7 @@ impl Evaluation for ClassifierSet {
     }
 
     fn image_size(&self) -> [usize; 2] {
-        [self.preprocessing.crop as usize; 2]
+        [self.side; 2]
     }
 
     fn images(&self) -> usize {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::state::{STATE_VERSION, TrainState};
-use crate::records::{EvalDetails, ModelYml};
+use crate::records::{Details, ModelYml};
 use crate::{EngineError, Result};
 
 /// Weights, fp32, names of the graph.
@@ -49,7 +49,7 @@ pub struct Content<'a> {
     /// `model.yml`.
     pub yml: &'a ModelYml,
     /// Validation predictions, of an evaluated checkpoint.
-    pub eval: Option<&'a EvalDetails>,
+    pub eval: Option<&'a Details>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

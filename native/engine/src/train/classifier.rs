@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oarlock_datasets::{Loader, LoaderConfig, Pipeline, Sample};
+use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig, LoaderStats, Sample};
 use oarlock_graph::Graph;
 use oarlock_jobs::{ClassificationParams, DatasetRef, ErrorCode, JobError, Metrics};
 use oarlock_zoo::{Origin, PaddleWeight};
@@ -13,7 +13,7 @@ use super::family::{EpochPart, Family, Fed, Feed, Supply, Validation, Watch};
 use super::learner::StepResult;
 use super::plan::wrong;
 use super::{losses, validate};
-use crate::exec::{Network, normalized_input};
+use crate::exec::{Network, batch_input, batch_memory};
 use crate::records::{Details, Preprocessing, Resize};
 use crate::runtime::Placement;
 use crate::{EngineError, Result};
@@ -92,7 +92,7 @@ impl Family for Classifier {
         let loader = Loader::new(LoaderConfig {
             samples: self.train.clone(),
             batch_size: supply.batch_size as usize,
-            pipeline: Pipeline::classify_train(&self.params),
+            pipeline: ClassifyPipeline::train(&self.params),
             shuffle_seed: Some(supply.seed),
             epoch: u64::from(part.epoch),
             start_batch: part.start_batch as usize,
@@ -100,6 +100,7 @@ impl Family for Classifier {
             threads: 0,
             prefetch: 3,
             cache: supply.cache.clone(),
+            memory: batch_memory(supply.placement),
             max_corrupt_fraction: supply.max_corrupt_fraction,
         })
         .map_err(JobError::from)?;
@@ -137,7 +138,7 @@ impl Family for Classifier {
         supply: &Supply,
         watch: Watch,
     ) -> Result<Option<Validation>> {
-        let pipeline = Pipeline::classify_eval(&self.params);
+        let pipeline = ClassifyPipeline::eval(&self.params);
         let Some((details, skipped)) = validate::classes(
             network,
             &validate::ClassSet {
@@ -191,7 +192,7 @@ impl Family for Classifier {
 
 /// Batches with their class ids.
 struct ClassFeed {
-    loader: Loader,
+    loader: Loader<ClassifyPipeline>,
     mean: [f32; 3],
     std: [f32; 3],
     placement: Placement,
@@ -202,10 +203,10 @@ impl Feed for ClassFeed {
         let Some(batch) = self.loader.next() else {
             return Ok(None);
         };
-        let batch = batch.map_err(JobError::from)?;
+        let mut batch = batch.map_err(JobError::from)?;
         let size = [batch.n, batch.h, batch.w];
-        let input = normalized_input(&batch.images, size, self.mean, self.std, self.placement)?;
-        let labels = Tensor::f_from_slice(&batch.labels)?.f_to_device(self.placement.device)?;
+        let input = batch_input(&mut batch.images, size, self.mean, self.std, self.placement)?;
+        let labels = Tensor::f_from_slice(&batch.targets)?.f_to_device(self.placement.device)?;
         self.loader.recycle(batch.images);
         Ok(Some(Fed {
             index: batch.index,
@@ -216,8 +217,8 @@ impl Feed for ClassFeed {
         }))
     }
 
-    fn wait_seconds(&self) -> f64 {
-        self.loader.stats().last_wait_seconds
+    fn stats(&self) -> LoaderStats {
+        self.loader.stats()
     }
 }
 

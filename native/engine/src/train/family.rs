@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oarlock_datasets::ImageCache;
+use oarlock_datasets::{ImageCache, LoaderStats};
 use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
@@ -105,8 +105,8 @@ pub trait Feed {
     /// Too many unreadable images; out of memory.
     fn next(&mut self) -> Result<Option<Fed>>;
 
-    /// Seconds that the newest batch was waited for.
-    fn wait_seconds(&self) -> f64;
+    /// What was read and waited for so far.
+    fn stats(&self) -> LoaderStats;
 }
 
 /// A batch on the device.

@@ -11,7 +11,9 @@ use crate::{EngineError, Result};
 /// Out of memory.
 pub fn classification(outputs: &[Tensor], targets: &[Tensor], smoothing: f64) -> Result<Tensor> {
     let ([logits, ..], [labels]) = (outputs, targets) else {
-        return Err(EngineError::internal("the loss needs an output and class ids"));
+        return Err(EngineError::internal(
+            "the loss needs an output and class ids",
+        ));
     };
     Ok(logits.f_cross_entropy_loss::<&Tensor>(labels, None, Reduction::Mean, -100, smoothing)?)
 }

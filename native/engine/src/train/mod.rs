@@ -1,19 +1,23 @@
-//! Training of classifiers.
+//! Training.
 //!
 //! | file | does |
 //! |---|---|
 //! | [`plan`] | checks parameters and data before the first step |
-//! | [`data`] | reads the lists |
+//! | [`family`] | what differs between task families: network, data, loss, validation |
+//! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
+//! | [`losses`] | losses |
 //! | [`session`] | epochs, steps, evaluations |
 //! | [`learner`], [`optimizer`], [`schedule`] | one step |
 //! | [`progress`] | metrics and times that are told |
-//! | [`validate`] | evaluation |
 //! | [`checkpoint`], [`folder`], [`state`] | what is saved and resumed |
 
 pub mod checkpoint;
+pub mod classifier;
 pub mod data;
+pub mod family;
 pub mod folder;
 pub mod learner;
+pub mod losses;
 pub mod optimizer;
 pub mod plan;
 pub mod progress;
@@ -24,7 +28,7 @@ pub mod validate;
 
 use std::path::Path;
 
-use oarlock_graph::{Graph, WeightMap};
+use oarlock_graph::{Graph, Op, WeightMap};
 use oarlock_jobs::{ErrorCode, JobEvent, PruneSummary, Resume, TrainResult, TrainSpec};
 
 use crate::exec::Network;
@@ -76,7 +80,7 @@ fn train(
     task_dir: &Path,
 ) -> Result<TrainResult> {
     let placement = runtime::place(&spec.device)?;
-    let mut plan = Plan::new(spec)?;
+    let mut plan = Plan::new(spec, placement)?;
     if let [first, _, ..] = spec.device.cuda[..] {
         plan.notes.push(format!(
             "training on several GPUs at once is not available yet; GPU {first} is used"
@@ -149,23 +153,15 @@ fn begin(
         let (graph, weights, pruned) = fresh_network(spec, plan)?;
         let network = Network::new(graph, &weights, placement)?;
         let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
-        let fingerprint = plan.data.fingerprint.clone();
+        let fingerprint = plan.family.fingerprint().to_owned();
         let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
         state.run = folder.next_run()?;
         state.compute = compute;
         state.pruned = pruned;
-        let learner = Learner {
-            network,
-            optimizer,
-            label_smoothing: plan.classifier.label_smoothing,
-        };
+        let learner = Learner { network, optimizer };
         return Ok((learner, state));
     };
-    let classes = loaded
-        .weights
-        .values()
-        .last()
-        .and_then(|t| t.shape.first().copied());
+    let classes = output_features(&loaded.graph);
     if classes != Some(plan.classes()) {
         return Err(EngineError::new(
             ErrorCode::InvalidData,
@@ -181,12 +177,20 @@ fn begin(
     let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
     optimizer.load_state(&network, &loaded.optimizer)?;
     let state = continue_state(loaded.state, plan, compute);
-    let learner = Learner {
-        network,
-        optimizer,
-        label_smoothing: plan.classifier.label_smoothing,
-    };
+    let learner = Learner { network, optimizer };
     Ok((learner, state))
+}
+
+/// Channels or features of the first output.
+fn output_features(graph: &Graph) -> Option<usize> {
+    let mut node = &graph.nodes[graph.outputs.first()?.node];
+    loop {
+        match node.op {
+            Op::Conv2d { out_channels, .. } => return Some(out_channels),
+            Op::Linear { out_features, .. } => return Some(out_features),
+            _ => node = &graph.nodes[*node.inputs.first()?],
+        }
+    }
 }
 
 /// The network of a fresh start, pruned if that is asked for.
@@ -209,8 +213,8 @@ fn fresh_network(
         prune::start::Wanted {
             checkpoint,
             model: &plan.params.model,
-            labels: &plan.data.labels,
-            image_size: plan.params.image_shape.map(|side| side as usize),
+            labels: plan.family.labels(),
+            image_size: plan.family.preprocessing().size().map(|s| s as usize),
             criterion: prune::criterion(spec.params.task_type()),
         },
     )?;
@@ -220,7 +224,7 @@ fn fresh_network(
 
 /// Fits a saved state to what may have changed since; what did is told in the notes.
 fn continue_state(mut state: TrainState, plan: &mut Plan, compute: Compute) -> TrainState {
-    let same_data = state.dataset == plan.data.fingerprint
+    let same_data = state.dataset == plan.family.fingerprint()
         && state.batch_size == plan.params.batch_size
         && state.steps_per_epoch == plan.steps
         && state.seed == plan.params.seed;
@@ -233,7 +237,7 @@ fn continue_state(mut state: TrainState, plan: &mut Plan, compute: Compute) -> T
         state.steps_per_epoch = plan.steps;
         state.advance_to(0);
         state.batch_size = plan.params.batch_size;
-        state.dataset.clone_from(&plan.data.fingerprint);
+        plan.family.fingerprint().clone_into(&mut state.dataset);
         state.seed = plan.params.seed;
     }
     if state.compute != compute {
