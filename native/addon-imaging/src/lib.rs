@@ -171,7 +171,7 @@ pub fn split_dataset(
     let (index, _) =
         oarlock_datasets::read_index(root, task_type, remote).map_err(|e| thrown(&e))?;
     let index = oarlock_datasets::split(&index, options).map_err(|e| thrown(&e))?;
-    oarlock_datasets::write_split(root, &index).map_err(|e| thrown(&e))?;
+    oarlock_datasets::write_split(root, task_type, &index).map_err(|e| thrown(&e))?;
     Ok(counts(&index))
 }
 
