@@ -242,15 +242,15 @@ impl ValidationBatches {
         threads: u32,
     ) -> Result<Self> {
         let root = Path::new(&root);
-        let (index, _) = oarlock_datasets::read_index(root).map_err(|e| thrown(&e))?;
+        let (index, _) = oarlock_datasets::read_index(root, TaskType::Classification, false)
+            .map_err(|e| thrown(&e))?;
         let sample = |&place: &usize| {
-            let (path, label) = &index.files[place];
-            Sample {
-                path: root.join(path),
-                label: *label as i64,
-            }
+            let entry = &index.files[place];
+            let label = *entry.classes.first()? as i64;
+            let path = root.join(&entry.picture);
+            Some(Sample { path, label })
         };
-        let samples: Vec<Sample> = index.val.iter().map(sample).collect();
+        let samples: Vec<Sample> = index.val.iter().filter_map(sample).collect();
         if samples.is_empty() {
             let what = "the dataset has no validation images";
             return Err(thrown(&JobError::new(ErrorCode::NotReady, what)));
