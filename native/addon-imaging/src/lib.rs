@@ -245,13 +245,12 @@ impl ValidationBatches {
         let (index, _) = oarlock_datasets::read_index(root, TaskType::Classification, false)
             .map_err(|e| thrown(&e))?;
         let sample = |&place: &usize| {
-            let file = &index.files[place];
-            Sample {
-                path: root.join(&file.picture),
-                label: file.classes.first().map_or(0, |&class| class as i64),
-            }
+            let entry = &index.files[place];
+            let label = *entry.classes.first()? as i64;
+            let path = root.join(&entry.picture);
+            Some(Sample { path, label })
         };
-        let samples: Vec<Sample> = index.val.iter().map(sample).collect();
+        let samples: Vec<Sample> = index.val.iter().filter_map(sample).collect();
         if samples.is_empty() {
             let what = "the dataset has no validation images";
             return Err(thrown(&JobError::new(ErrorCode::NotReady, what)));
