@@ -10,6 +10,7 @@ import type {
   JobsApi,
   ModelsApi,
   ProjectsApi,
+  PruningApi,
   TasksApi,
   TrainingApi,
   WeightsApi,
@@ -24,6 +25,7 @@ import { Jobs } from './domain/jobs.js';
 import { Models } from './domain/models.js';
 import { PathGuard } from './domain/paths.js';
 import { Projects } from './domain/projects.js';
+import { Pruning } from './domain/pruning.js';
 import type { TaskRecord } from './domain/records.js';
 import type { Repository } from './domain/repository.js';
 import { SideJobRunner } from './domain/side-job-runner.js';
@@ -81,6 +83,7 @@ export interface Services {
   readonly tasks: TasksApi;
   readonly training: TrainingApi;
   readonly jobs: JobsApi;
+  readonly pruning: PruningApi;
   readonly models: ModelsApi;
   readonly demo: DemoApi;
   health(): Health;
@@ -160,18 +163,24 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
   const guard: TaskGuard = {
     refuseWhileBusy(task, what) {
       refuseWhileWorking(task, what);
+      refuseWhileNeeded(store, task, what);
       sideJobs.refuseWhileRunning(task, what);
     },
     async stopWork(tid) {
       const status = store.get('task', tid)?.status;
       if (status !== undefined && IN_TRAINING.includes(status)) await training.stop(tid);
+      for (const child of prunedNow(store, tid)) await training.stop(child.id);
       await sideJobs.stopTask(tid);
     },
   };
   const tasks = new Tasks(context, trash, guard);
   const jobs = new Jobs(context, sideJobs, tasks, trash);
-  const training = new Training(context, tasks, trash, (task) =>
-    sideJobs.refuseWhileRunning(task, `${task.id} cannot be trained`),
+  const training = new Training(context, tasks, trash, (task) => {
+    sideJobs.refuseWhileRunning(task, `${task.id} cannot be trained`);
+    refuseWhileNeeded(store, task, `${task.id} cannot be trained`);
+  });
+  const pruning = new Pruning(context, tasks, sideJobs, (task) =>
+    refuseWhileNeeded(store, task, `${task.id} cannot be analysed anew`),
   );
   const projects = new Projects(context, trash, guard);
   const models = new Models(context, tasks, jobs, datasets, trash);
@@ -183,14 +192,16 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
   );
 
   await adoptPaddlexWorkspace(workspace, store, compute, log);
-  await sideJobs.recover();
+  const goOn = (config.resume ?? 'auto') === 'auto';
+  await sideJobs.recover(goOn ? ['prune'] : []);
   await Promise.all([trash.sweep(), space.measure()]);
   context.background(
     Promise.all([
       datasets.recover(),
       models.recover(),
       demo.recover(),
-      training.recover((config.resume ?? 'auto') === 'auto' ? 'auto' : 'mark'),
+      training.recover(goOn ? 'auto' : 'mark'),
+      pruning.recover(),
     ]),
   );
 
@@ -213,6 +224,7 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
     tasks,
     training,
     jobs,
+    pruning,
     models,
     demo,
     health: () => ({
@@ -247,14 +259,30 @@ export async function createServices(config: ServicesConfig, deps: ServicesDeps)
   };
 }
 
+/** Trainings that begin with that task's model and pruning analysis. */
+const prunedNow = (store: Repository, tid: string): TaskRecord[] =>
+  store.list('task').filter((task) => task.parent_id === tid && IN_TRAINING.includes(task.status));
+
+function refuseWhileNeeded(store: Repository, task: TaskRecord, what: string): void {
+  const [child] = prunedNow(store, task.id);
+  if (child === undefined) return;
+  throw conflict(
+    stateName('task', child.status),
+    `${what}: ${child.id}, which prunes its model, is in training.`,
+    `Wait for its end, or stop it first (PUT /project/task/train of ${child.id} with act "stop").`,
+  );
+}
+
 function refuseWhileWorking(task: TaskRecord, what: string): void {
   const busy = [...IN_TRAINING, TaskStatus.XEXPORTING, TaskStatus.XPRUNEING];
   if (!busy.includes(task.status)) return;
-  const doing = IN_TRAINING.includes(task.status) ? 'is in training' : 'is busy';
+  const training = IN_TRAINING.includes(task.status);
+  const doing = training ? 'is in training' : 'is busy';
+  const route = training ? 'train' : task.status === TaskStatus.XPRUNEING ? 'prune' : 'export';
   throw conflict(
     stateName('task', task.status),
     `${what}: ${what.startsWith(task.id) ? 'it' : task.id} ${doing}.`,
-    'Stop it first (PUT /project/task/train with act "stop"), or send "force": true.',
+    `Stop it first (PUT /project/task/${route} with act "stop"), or send "force": true.`,
   );
 }
 

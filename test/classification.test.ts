@@ -232,6 +232,34 @@ describe('classification of MNIST, over HTTP', { concurrency: false }, () => {
     assert.ok(same / count >= 0.99, `onnxruntime and the engine agree on ${same} of ${count}`);
   });
 
+  it('exports int8 within half a point of fp32, measured by onnxruntime on all validation digits', async () => {
+    const save_dir = join(dir, 'int8');
+    await server.ok('POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: true });
+    const done = await server.until(120, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
+    assert.equal(done.export_status, 7, JSON.stringify(done));
+    const { quant_result } = await server.ok('GET', '/project/task/export', { tid, quant: 'result' });
+    const { before, after } = quant_result;
+    assert.ok(before.acc1 >= 0.985 && before.acc5 >= after.acc5 - 0.005, JSON.stringify(quant_result));
+    assert.ok(before.acc1 - after.acc1 <= 0.005, JSON.stringify(quant_result));
+    const { measured } = done;
+    assert.equal(measured.images, valCount);
+    assert.ok(measured.difference <= 1e-4, `differs from the engine by ${measured.difference}`);
+    assert.ok(measured.model.bytes < 0.27 * measured.fp32.bytes, JSON.stringify(measured));
+
+    // What the server says, with nothing but the file and this test's own preprocessing.
+    const session = await ort.InferenceSession.create(join(save_dir, 'inference_model/model.onnx'));
+    const labels = JSON.parse(readFileSync(join(dir, 'output/best_model/eval_details.json'), 'utf8')).true_labels;
+    const count = 400;
+    let right = 0;
+    for (let i = 0; i < count; i += 1) {
+      const image = new ort.Tensor('float32', normalized(enlarged(digit('t10k', i), 28, 54), 54, 48), [1, 3, 48, 48]);
+      const result = await session.run({ [session.inputNames[0] ?? '']: image });
+      const scores = Array.from(result[session.outputNames[0] ?? '']?.data as Float32Array);
+      if (scores.indexOf(Math.max(...scores)) === labels[i]) right += 1;
+    }
+    assert.ok(right / count >= 0.97, `accuracy of the int8 file: ${right / count}`);
+  });
+
   it('keeps everything over a restart', async () => {
     await server.stop();
     const again = await TestServer.start({

@@ -1,12 +1,12 @@
 /** Crashes at bad moments: a compute host killed in mid-epoch, the server killed while it trains. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { colourFolder } from './lib/pictures.js';
-import { type Json, project, TestServer } from './lib/server.js';
+import { hosts, type Json, project, TestServer } from './lib/server.js';
 
 const params: Json = {
   model: 'MobileNetV3_small',
@@ -17,22 +17,6 @@ const params: Json = {
   image_shape: [64, 64],
   pretrain_weights: null,
 };
-
-/** Pids of compute hosts below a server, found by their command line. */
-function hosts(server: number): number[] {
-  const found: number[] = [];
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      const parent = Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${name}/status`, 'utf8'))?.[1]);
-      if (parent === server && readFileSync(`/proc/${name}/cmdline`, 'utf8').includes('host/main'))
-        found.push(Number(name));
-    } catch {
-      // it ended while we looked
-    }
-  }
-  return found;
-}
 
 describe('recovery', { concurrency: false }, () => {
   let server: TestServer;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 export const root = process.cwd();
 const folder = process.env.OARLOCK_BENCH_PEERS ?? join(root, 'bench/.peers');
 
-export type Peer = 'torch' | 'opencv' | 'paddle' | 'paddlex';
+export type Peer = 'torch' | 'opencv' | 'paddle' | 'paddleslim' | 'paddlex';
 
 function run(command: string, args: string[]): void {
   const done = spawnSync(command, args, { stdio: ['ignore', 2, 2] });

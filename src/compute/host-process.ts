@@ -78,6 +78,7 @@ export class HostProcess implements WatchedHost {
     const env = hostEnvironment(this.#token, config.engineAddon, options.cuda, {
       OARLOCK_ORPHAN_GRACE_MS: String(config.orphanGraceMs),
       OARLOCK_TERM_GRACE_MS: String(config.termGraceMs),
+      OARLOCK_IMAGING_ADDON: config.imagingAddon,
       OARLOCK_HOST_THREADS: String(options.lane === 'interactive' ? config.interactiveConcurrency : 1),
       ...config.hostEnv,
     });

@@ -64,15 +64,21 @@ epoch: number, } | { "from": "latest" };
 
 export type LrPolicy = "Piecewise" | "Linear" | "Cosine" | "Polynomial";
 
-export type ClassificationParams = { model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
+export type CommonParams = { model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
 /**
  * `SGD` (momentum 0.9) or `Adam`.
  */
-optimizer: string, weight_decay: number, label_smoothing: number, 
+optimizer: string, weight_decay: number, 
 /**
- * [h, w]; the first value is the crop size.
+ * [h, w] of the network's input.
  */
-image_shape: [number, number], image_mean: [number, number, number], image_std: [number, number, number], horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
+image_shape: [number, number], 
+/**
+ * Stop after this many evaluations without a better primary metric; 0 = never.
+ */
+early_stop_patience: number, seed: number, };
+
+export type AugmentParams = { horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
 /**
  * Degrees.
  */
@@ -80,15 +86,98 @@ hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number,
 /**
  * Degrees.
  */
-rotate_range: number, 
+rotate_range: number, };
+
+export type ClassificationParams = { label_smoothing: number, image_mean: [number, number, number], image_std: [number, number, number], 
 /**
  * Oversample rare classes so that each class is drawn equally often.
  */
-class_balance: boolean, 
+class_balance: boolean, model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
+/**
+ * `SGD` (momentum 0.9) or `Adam`.
+ */
+optimizer: string, weight_decay: number, 
+/**
+ * [h, w] of the network's input.
+ */
+image_shape: [number, number], 
 /**
  * Stop after this many evaluations without a better primary metric; 0 = never.
  */
-early_stop_patience: number, seed: number, };
+early_stop_patience: number, seed: number, horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
+/**
+ * Degrees.
+ */
+hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number, 
+/**
+ * Degrees.
+ */
+rotate_range: number, };
+
+export type LossKind = "cross_entropy" | "dice" | "lovasz" | "bce";
+
+export type LossTerm = { 
+/**
+ * Which.
+ */
+kind: LossKind, 
+/**
+ * Its factor, above 0.
+ */
+weight: number, };
+
+export type SegmentationParams = { 
+/**
+ * Backbone of DeepLabV3P; `None` for networks without a choice.
+ */
+backbone: string | null, 
+/**
+ * Losses that are added. `loss_type` [false, false] is cross-entropy alone; [dice, ce] adds those that are true.
+ */
+losses: Array<LossTerm>, 
+/**
+ * Weight of each class in cross-entropy, in id order; empty = all 1.
+ */
+class_weights: Array<number>, 
+/**
+ * Mean of each channel after the values were brought to 0–1 by `min_val` and `max_val`. Its length is the number of
+ * channels.
+ */
+image_mean: Array<number>, 
+/**
+ * Standard deviation of each channel, likewise.
+ */
+image_std: Array<number>, 
+/**
+ * Value of each channel that becomes 0; lower ones are clipped. Empty = 0.
+ */
+min_val: Array<number>, 
+/**
+ * Value of each channel that becomes 1; higher ones are clipped. Empty = 255.
+ */
+max_val: Array<number>, blur: boolean, blur_prob: number, scale_aspect: boolean, min_ratio: number, aspect_ratio: number, model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
+/**
+ * `SGD` (momentum 0.9) or `Adam`.
+ */
+optimizer: string, weight_decay: number, 
+/**
+ * [h, w] of the network's input.
+ */
+image_shape: [number, number], 
+/**
+ * Stop after this many evaluations without a better primary metric; 0 = never.
+ */
+early_stop_patience: number, seed: number, horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
+/**
+ * Degrees.
+ */
+hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number, 
+/**
+ * Degrees.
+ */
+rotate_range: number, };
+
+export type TrainParams = { "task_type": "classification" } & ClassificationParams | { "task_type": "segmentation" } & SegmentationParams;
 
 export type PruneTarget = { "by": "loss", 
 /**
@@ -116,10 +205,6 @@ export type TrainSpec = {
  */
 task_id: string, 
 /**
- * Task family.
- */
-task_type: TaskType, 
-/**
  * `<ws>/projects/P…/T…`: gets `out.log`, `err.log`, `output/`.
  */
 task_dir: string, 
@@ -128,9 +213,9 @@ task_dir: string,
  */
 dataset: DatasetRef, 
 /**
- * Parameters of the task's family.
+ * Task family and its parameters.
  */
-params: ClassificationParams, 
+params: TrainParams, 
 /**
  * Start weights (safetensors, `.pth`, `.pdparams` or a checkpoint folder); ignored on resume.
  */
@@ -180,7 +265,11 @@ path: string,
 /**
  * File name of the picture, `.png`.
  */
-output: string, };
+output: string, 
+/**
+ * Its true label map (segmentation), drawn beside the prediction.
+ */
+truth?: string, };
 
 export type PredictSpec = { 
 /**
@@ -212,21 +301,13 @@ export type QuantMethod = "min_max" | "percentile" | "entropy";
 
 export type QuantSpec = { 
 /**
- * Its training set calibrates, its validation set measures before and after.
- */
-dataset: DatasetRef, 
-/**
  * How ranges of activations are chosen.
  */
 method: QuantMethod, 
 /**
  * Training images to calibrate with; fewer are used, and said, when the set is smaller.
  */
-images: number, 
-/**
- * Where to run.
- */
-device: DeviceSpec, };
+images: number, };
 
 export type ExportSpec = { 
 /**
@@ -244,7 +325,35 @@ save_dir: string,
 /**
  * 8-bit integers instead of fp32.
  */
-quant?: QuantSpec, };
+quant?: QuantSpec, 
+/**
+ * `<task>/logs/export`: gets `out.log`, `err.log`, and while the job runs what the measurement needs.
+ * Without it the export is neither logged nor measured.
+ */
+log_dir?: string, 
+/**
+ * Its training set calibrates, its validation set measures before and after. Needed for `quant`; an
+ * fp32 export takes a few validation images from it.
+ */
+dataset?: DatasetRef, 
+/**
+ * Intra-operation threads; 0 = all cores.
+ */
+threads?: number, };
+
+export type LiteSpec = { 
+/**
+ * Folder of an exported model: `model.onnx`, `model.yml`.
+ */
+model: string, 
+/**
+ * Folder that gets `lite_model/`.
+ */
+save_dir: string, 
+/**
+ * Intra-operation threads; 0 = all cores.
+ */
+threads: number, };
 
 export type SensitivitySpec = { 
 /**
@@ -273,6 +382,8 @@ batch_size: number,
  */
 device: DeviceSpec, };
 
+export type SourceFormat = "native" | "labelme" | "easydata" | "jingling" | "coco" | "yolo";
+
 export type ImportSpec = { 
 /**
  * Task family, decides the format.
@@ -289,9 +400,17 @@ dest: string,
 /**
  * Threads for checking; 0 = all cores but one.
  */
-threads: number, };
+threads: number, 
+/**
+ * Segmentation only: pictures of any number of channels (`.npy`, TIFF) are allowed.
+ */
+remote?: boolean, 
+/**
+ * Annotations of another tool, to be converted; none = recognised by the folder's content.
+ */
+format?: SourceFormat, };
 
-export type JobSpec = { "kind": "train" } & TrainSpec | { "kind": "evaluate" } & EvaluateSpec | { "kind": "predict" } & PredictSpec | { "kind": "export" } & ExportSpec | { "kind": "sensitivity" } & SensitivitySpec | { "kind": "import" } & ImportSpec;
+export type JobSpec = { "kind": "train" } & TrainSpec | { "kind": "evaluate" } & EvaluateSpec | { "kind": "predict" } & PredictSpec | { "kind": "export" } & ExportSpec | { "kind": "lite" } & LiteSpec | { "kind": "sensitivity" } & SensitivitySpec | { "kind": "import" } & ImportSpec;
 
 export type PruneSummary = { 
 /**
@@ -367,7 +486,11 @@ data_wait_seconds: number,
 /**
  * Images per second since the last logged step.
  */
-images_per_second: number, } | { "type": "eval", 
+images_per_second: number, 
+/**
+ * Share of the epoch's pictures found decoded in memory, 0–1; none without such a cache.
+ */
+cache_hit_rate?: number | null, } | { "type": "eval", 
 /**
  * Epoch it belongs to, from 1.
  */
@@ -461,6 +584,102 @@ export type PredictResult = {
  */
 items: Array<PredictItem>, };
 
+export type Probe = { 
+/**
+ * Absolute file.
+ */
+path: string, 
+/**
+ * Number of images.
+ */
+images: number, };
+
+export type MeasureSpec = { 
+/**
+ * The exported ONNX file.
+ */
+model: string, 
+/**
+ * Of a quantized export the same network in fp32; removed afterwards.
+ */
+fp32: string | null, 
+/**
+ * Folder of the dataset whose validation images measure the accuracy; absent: no accuracy.
+ */
+dataset: string | null, 
+/**
+ * The short side of an image is resized to this, in pixels.
+ */
+resize_short: number, 
+/**
+ * Then the centre square of this side is cut out.
+ */
+crop: number, 
+/**
+ * Mean of R, G, B after division by 255.
+ */
+mean: [number, number, number], 
+/**
+ * Standard deviation of R, G, B after division by 255.
+ */
+std: [number, number, number], 
+/**
+ * Number of classes.
+ */
+classes: number, 
+/**
+ * k of top-k accuracy beside top-1, at most the number of classes.
+ */
+topk: number, 
+/**
+ * What the engine computes for a few images.
+ */
+probe: Probe, 
+/**
+ * Intra-operation threads; 0 = all cores.
+ */
+threads: number, };
+
+export type ModelMeasure = { 
+/**
+ * `acc1`, `acc{k}` on the validation images; empty when not measured.
+ */
+metrics: { [key in string]: number | null }, 
+/**
+ * Size of the file.
+ */
+bytes: number, 
+/**
+ * Median milliseconds for one image.
+ */
+latency_ms: number, };
+
+export type Measured = { 
+/**
+ * `onnxruntime` and its version.
+ */
+runtime: string, 
+/**
+ * Threads of the latency.
+ */
+threads: number, 
+/**
+ * Validation images of the metrics; 0 without.
+ */
+images: number, 
+/**
+ * The exported model.
+ */
+model: ModelMeasure, 
+/**
+ * Of a quantized export the same network in fp32.
+ */
+fp32: ModelMeasure | null, 
+/**
+ * Largest difference of a probability in fp32 between the engine and the runtime.
+ */
+difference: number, };
+
 export type ExportResult = { 
 /**
  * Absolute folder `<save_dir>/inference_model`.
@@ -473,7 +692,53 @@ parameters: number,
 /**
  * Multiply-accumulates for one input of the exported shape.
  */
-macs: number, };
+macs: number, 
+/**
+ * Images that calibrated, when it is quantized.
+ */
+calibrated?: number, 
+/**
+ * What the user should know, one sentence each.
+ */
+notes?: Array<string>, 
+/**
+ * What the compute host is to measure; it puts `measured` in its place.
+ */
+measure?: MeasureSpec, 
+/**
+ * What another runtime measured; absent when it could not.
+ */
+measured?: Measured, };
+
+export type LiteResult = { 
+/**
+ * Absolute folder `<save_dir>/lite_model`.
+ */
+path: string, 
+/**
+ * `ort`: ONNX Runtime's own format; `onnx`: optimized ONNX, where the runtime could not write its own.
+ */
+format: string, 
+/**
+ * Why the format is not `ort`.
+ */
+note: string | null, 
+/**
+ * `onnxruntime` and its version.
+ */
+runtime: string, 
+/**
+ * Largest difference of a probability to the model that was converted.
+ */
+difference: number, 
+/**
+ * Size of the file.
+ */
+bytes: number, 
+/**
+ * Median milliseconds for one image.
+ */
+latency_ms: number, };
 
 export type SensitivityResult = { 
 /**
@@ -520,5 +785,5 @@ files: number,
  */
 warnings: Array<string>, };
 
-export type JobOutcome = { "type": "train" } & TrainResult | { "type": "evaluate" } & EvaluateResult | { "type": "predict" } & PredictResult | { "type": "export" } & ExportResult | { "type": "sensitivity" } & SensitivityResult | { "type": "import" } & ImportResult | { "type": "failed" } & JobError;
+export type JobOutcome = { "type": "train" } & TrainResult | { "type": "evaluate" } & EvaluateResult | { "type": "predict" } & PredictResult | { "type": "export" } & ExportResult | { "type": "lite" } & LiteResult | { "type": "sensitivity" } & SensitivityResult | { "type": "import" } & ImportResult | { "type": "failed" } & JobError;
 

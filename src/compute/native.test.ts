@@ -7,13 +7,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { colourFolder, png } from '../../test/lib/pictures.js';
 import { createCompute } from './compute.js';
 import { type ComputeConfig, computeConfig } from './config.js';
-import type { ClassificationParams, JobOutcome, JobSpec, Resume } from './jobs.gen.js';
+import type { JobOutcome, JobSpec, Resume, TrainParams } from './jobs.gen.js';
 import type { Compute, Lane } from './ports.js';
 import { failure, hostPid, openDescriptors, quiet, type Watched, watch, workspace } from './testing/harness.js';
 
 const CLASSES = ['red', 'green', 'blue'];
 
-const params = (epochs: number): ClassificationParams => ({
+const params = (epochs: number): TrainParams => ({
+  task_type: 'classification',
   model: 'MobileNetV3_small',
   batch_size: 6,
   num_epochs: epochs,
@@ -85,7 +86,6 @@ function dataset(folder: string, each: number): string {
 const training = (root: string, taskDir: string, epochs: number, resume: Resume = { from: 'fresh' }): JobSpec => ({
   kind: 'train',
   task_id: 'T0001',
-  task_type: 'classification',
   task_dir: taskDir,
   dataset: { format: 'image_folder', root },
   params: params(epochs),
@@ -108,7 +108,10 @@ test('import, split, train, evaluate, predict and export with the real engine', 
   const importing = run(compute, 'light', { kind: 'import', task_type, source: pictures, dest: root, threads: 1 });
   assert.deepEqual((await done(importing, 'import')).details.labels, [...CLASSES].sort());
   assert.ok(importing.events.some(({ event }) => event.type === 'progress' && event.stage === 'copying'));
-  const counts = JSON.parse(await compute.light<string>('splitDataset', root, 0.25, 0, 1)) as Record<string, number>;
+  const counts = JSON.parse(await compute.light<string>('splitDataset', root, task_type, false, 0.25, 0, 1)) as Record<
+    string,
+    number
+  >;
   assert.deepEqual([counts.train, counts.val], [27, 9]);
   const taskDir = join(folder, 'T0001');
   mkdirSync(taskDir);

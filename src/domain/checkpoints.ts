@@ -33,6 +33,20 @@ export async function checkpointFolder(task: TaskRecord, epoch: number | null): 
   );
 }
 
+/** SHA-256 of a checkpoint's weights, from its manifest; null for one that PaddleX wrote. */
+export async function weightsDigest(folder: string): Promise<string | null> {
+  try {
+    const manifest = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8')) as Manifest;
+    return manifest.files?.['model.safetensors']?.sha256 ?? null;
+  } catch {
+    return null;
+  }
+}
+
+interface Manifest {
+  files?: Record<string, { sha256?: string }>;
+}
+
 /** Newest state that a stop or a crash in mid-epoch left, with the epochs done before it; saved epochs are none. */
 export async function resumeState(task: TaskRecord): Promise<{ epochs: number } | undefined> {
   const folder = join(task.path, 'output', 'resume');

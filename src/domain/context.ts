@@ -1,7 +1,7 @@
 /** What every service needs, and small things that several of them do. */
 import type { JobOutcome } from '../compute/jobs.gen.js';
 import type { Logger } from '../compute/logger.js';
-import type { Compute, JobHandle, JobRequest } from '../compute/ports.js';
+import type { Compute, JobHandle, JobRequest, JobState } from '../compute/ports.js';
 import type { WeightsApi } from './contracts.js';
 import { PROJECT_TYPES, type ProjectType } from './enums.js';
 import { invalidArgument, OarlockError, unsupported } from './errors.js';
@@ -47,6 +47,15 @@ export function readType(field: string, value: string | number): { type: Project
   );
 }
 
+/** What a job is doing beside its work; empty while it works. */
+export const JOB_MESSAGES: Readonly<Record<JobState, string>> = {
+  queued: 'Waiting for a device.',
+  starting: 'Starting.',
+  running: '',
+  stalled: 'No sign of life for a while.',
+  stopping: 'Stopping.',
+};
+
 /** Submits a job whose beginning is stored already, so that a refusal has to become its end. */
 export function submitted(compute: Compute, request: JobRequest): JobHandle {
   try {
@@ -58,9 +67,12 @@ export function submitted(compute: Compute, request: JobRequest): JobHandle {
   }
 }
 
-/** Refuses what needs annotations or models that are not there yet. */
-export function requireClassification(type: ProjectType, what: string): void {
-  if (type !== 'classification') throw unsupported(`${what} for ${type} is not available yet.`);
+/** Types whose models can be trained and used. */
+const USABLE: readonly ProjectType[] = ['classification', 'segmentation'];
+
+/** Refuses what needs models that are not there yet. */
+export function requireUsable(type: ProjectType, what: string): void {
+  if (!USABLE.includes(type)) throw unsupported(`${what} for ${type} is not available yet.`);
 }
 
 const MAX_TEXT = 4096;

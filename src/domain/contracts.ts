@@ -1,4 +1,5 @@
 /** What the routes may ask of the domain. Every method throws `OarlockError` for refusals. */
+import type { QuantMethod, SourceFormat } from '../compute/jobs.gen.js';
 import type { ProjectType } from './enums.js';
 import type { TrainParams } from './params/index.js';
 import type {
@@ -29,6 +30,21 @@ export interface NewDataset {
   remote?: boolean;
 }
 
+export interface ImportOptions {
+  /** Part of a demo. */
+  demo?: boolean;
+  /** What the folder holds; left out: recognised. */
+  format?: SourceFormat;
+}
+
+/** How labels are drawn into a picture. */
+export interface PreviewOptions {
+  /** Names of the classes at the right (segmentation). */
+  legend: boolean;
+  /** Channels shown as red, green and blue (remote sensing); null: the first three. */
+  channels: readonly number[] | null;
+}
+
 /** Progress of an import that is copying. */
 export interface CopyProgress {
   pid: number;
@@ -46,7 +62,7 @@ export interface DatasetsApi {
   projectsOf(did: string): string[];
   create(dataset: NewDataset): Promise<DatasetRecord>;
   /** Checks the folder, marks XCHECKING and starts the import; `done` settles when it has ended. */
-  import(did: string, path: string, options?: { demo?: boolean }): Promise<{ done: Promise<void> }>;
+  import(did: string, path: string, options?: ImportOptions): Promise<{ done: Promise<void> }>;
   /** Ends a running import; it becomes XCHECKFAIL or XCOPYFAIL with `reason`. */
   cancelImport(did: string, reason: string): Promise<void>;
   split(did: string, val: number, test: number, seed?: number): Promise<void>;
@@ -54,6 +70,10 @@ export interface DatasetsApi {
   details(did: string): Promise<DatasetDetails | null>;
   /** The same as UTF-8 JSON, safe for the PaddleX page; cached per content. */
   detailsJson(did: string): Promise<Buffer | null>;
+  /** A PNG of one of its pictures with the labels drawn in; `path` as in `file_info`, or the picture's name. */
+  preview(did: string, path: string, options: PreviewOptions): Promise<Buffer>;
+  /** JSON of an instance segmentation annotation: sizes, classes, boxes, polygons. */
+  annotation(path: string): Promise<string>;
   /** Refused while projects are bound; `force` also cancels a running import. */
   delete(did: string, options?: { force?: boolean }): Promise<void>;
 }
@@ -118,6 +138,20 @@ export interface TasksApi {
   storedParams(tid: string): Record<string, unknown>;
 }
 
+/** A pruning as clients read it. FLOPs are multiply-accumulates of one image, as PaddleX counts them. */
+export interface PruningView {
+  flops_before: number;
+  flops_after: number;
+  /** Share removed. */
+  pruned_flops: number;
+  parameters_before: number;
+  parameters_after: number;
+  /** Metric loss that each layer was allowed. */
+  tolerance: number;
+  /** Share of channels removed, by group of layers. */
+  ratios: Record<string, number>;
+}
+
 export interface TrainLog {
   log_file: string;
   eta: number | null;
@@ -131,12 +165,22 @@ export interface TrainLog {
   train_error: string | null;
   train_stage: string | null;
   running_duration: string | null;
+  /** What was removed before a pruned training. */
+  pruning: PruningView | null;
   [extra: string]: unknown;
+}
+
+/** How much of a pruning task's model to remove; neither: the default loss. */
+export interface PruneRequest {
+  /** Relative metric loss that each layer may cause. */
+  eval_metric_loss?: number;
+  /** Share of the FLOPs to remove; wins over the other. */
+  pruned_flops?: number;
 }
 
 export interface TrainingApi {
   /** From epoch 1, logs truncated. */
-  start(tid: string, prune?: { eval_metric_loss?: number; pruned_flops?: number }): Promise<void>;
+  start(tid: string, prune?: PruneRequest): Promise<void>;
   /** From a saved epoch; default the highest, or a state in mid-epoch beyond it. */
   resume(tid: string, epoch?: number): Promise<void>;
   /** Checkpoints and ends; resolves when it has ended. */
@@ -176,6 +220,16 @@ export interface ExportArgs {
   save_dir: string;
   epoch?: number | null;
   quant?: boolean;
+  /** How ranges of activations are chosen. */
+  quant_method?: QuantMethod;
+  /** Training images to calibrate with. */
+  quant_images?: number;
+}
+
+export interface LiteArgs {
+  save_dir: string;
+  /** Folder of an exported model, or the folder that it was exported to. */
+  model_path: string;
 }
 
 export interface JobsApi {
@@ -185,11 +239,34 @@ export interface JobsApi {
   /** Path of the single result picture, or null for many. */
   predict(tid: string, args: PredictArgs): Promise<{ path: string | null }>;
   export(tid: string, args: ExportArgs): Promise<{ save_dir: string }>;
+  /** Converts an exported model; resolves when it is done. */
+  lite(tid: string, args: LiteArgs): Promise<{ message: string }>;
   stop(tid: string, job: SideJob): Promise<void>;
   /** Whether it runs in this process. */
   isLive(tid: string, job: SideJob): boolean;
   /** The stored evaluation report and whether its file is still there. */
   report(tid: string): Promise<{ path: string; report: Record<string, unknown> | null }>;
+}
+
+/** Progress of a pruning analysis, all texts; null until it is known. */
+export interface PruneLog {
+  log_file: string;
+  /** `H:M:S` left. */
+  eta: string | null;
+  /** Evaluations in all. */
+  iters: string | null;
+  current: string | null;
+  /** Percent, `5.56%`. */
+  progress: string | null;
+}
+
+export interface PruningApi {
+  /** Starts the analysis of the best model; a stopped or failed one goes on from the layers that are measured. */
+  analyse(tid: string): Promise<void>;
+  /** Null when never started. */
+  log(tid: string): PruneLog | null;
+  /** Share of the parameters removed → metric loss. Throws `not_ready` without a finished analysis. */
+  sensitivities(tid: string): Record<string, number>;
 }
 
 export interface NewModel {

@@ -1,5 +1,5 @@
 /** Running imports: the job's stages as states of the dataset, and how it ended. */
-import type { JobOutcome } from '../compute/jobs.gen.js';
+import type { JobOutcome, SourceFormat } from '../compute/jobs.gen.js';
 import { type DomainContext, explain, submitted } from './context.js';
 import type { CopyProgress } from './contracts.js';
 import { DatasetStatus } from './enums.js';
@@ -74,9 +74,10 @@ export class DatasetImports {
   }
 
   /** Marks the dataset XCHECKING; `run` follows the commit. */
-  begin(tx: Tx, current: DatasetRecord, source: string, demo: boolean): DatasetRecord {
+  begin(tx: Tx, current: DatasetRecord, source: string, demo: boolean, format?: SourceFormat): DatasetRecord {
     const status = next('dataset', current.id, current.status, 'import') as DatasetRecord['status'];
-    const record = { ...current, status, message: '', source, demo };
+    const { format: _before, ...rest } = current;
+    const record: DatasetRecord = { ...rest, status, message: '', source, demo, ...(format ? { format } : {}) };
     tx.put('dataset', record);
     return record;
   }
@@ -84,7 +85,7 @@ export class DatasetImports {
   /** Submits the job of a dataset that is XCHECKING. Resolves when it has ended and its end is stored. */
   run(record: DatasetRecord): Promise<void> {
     const { compute, events } = this.#context;
-    const { id, type, path, source } = record;
+    const { id, type, path, source, remote, format } = record;
     const live: LiveImport = {
       stage: 'checking',
       done: 0,
@@ -101,7 +102,15 @@ export class DatasetImports {
       id: jobId(id),
       lane: 'light',
       devices: [],
-      spec: { kind: 'import', task_type: type, source: source ?? path, dest: path, threads: 0 },
+      spec: {
+        kind: 'import',
+        task_type: type,
+        source: source ?? path,
+        dest: path,
+        threads: 0,
+        ...(remote ? { remote } : {}),
+        ...(format ? { format } : {}),
+      },
       onEvent: (event) => {
         if (event.type !== 'progress') return;
         const copies = event.stage === 'copying' && live.stage !== 'copying';

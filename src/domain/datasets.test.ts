@@ -24,7 +24,7 @@ describe('datasets', () => {
     }
   });
 
-  it('refuses to import what is no folder, lies outside, or is of a type that is not there yet', async (t) => {
+  it('refuses to import what is no folder, lies outside, or has annotations of no use', async (t) => {
     const h = await Harness.start(t);
     const { datasets } = h.services;
     const { id } = await datasets.create({ name: 'a', desc: '', type: 'classification' });
@@ -35,9 +35,12 @@ describe('datasets', () => {
     await assert.rejects(datasets.import(id, '/etc'), { code: 'forbidden_path' });
     await assert.rejects(datasets.import(id, join(h.source, 'link')), { code: 'forbidden_path' });
     assert.equal(datasets.get(id).status, D.XEMPTY);
+    await assert.rejects(datasets.import(id, h.source, { format: 'labelme' }), {
+      code: 'invalid_argument',
+      context: { field: 'format' },
+    });
     const other = await datasets.create({ name: 'a', desc: '', type: 'detection' });
-    await assert.rejects(datasets.import(other.id, h.source), { code: 'unsupported' });
-    await assert.rejects(datasets.split(other.id, 0.2, 0.1), { code: 'unsupported' });
+    await assert.rejects(datasets.split(other.id, 0.2, 0.1), { code: 'conflict' });
   });
 
   it('goes through checking and copying with progress', async (t) => {

@@ -2,12 +2,20 @@
 import { mkdirSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { checkText, type DomainContext, Locks, requireClassification, shown } from './context.js';
-import type { CopyProgress, DatasetDetails, DatasetsApi, NewDataset } from './contracts.js';
+import type { SourceFormat } from '../compute/jobs.gen.js';
+import { checkText, type DomainContext, Locks, shown } from './context.js';
+import type {
+  CopyProgress,
+  DatasetDetails,
+  DatasetsApi,
+  ImportOptions,
+  NewDataset,
+  PreviewOptions,
+} from './contracts.js';
 import { DatasetImports, requireDataset } from './dataset-imports.js';
 import { DetailsCache } from './details-cache.js';
-import { DatasetStatus } from './enums.js';
-import { conflict, invalidArgument, notFound } from './errors.js';
+import { DatasetStatus, type ProjectType, TaskStatus } from './enums.js';
+import { conflict, invalidArgument, notFound, notReady } from './errors.js';
 import type { DatasetCounts, DatasetRecord } from './records.js';
 import type { Tx } from './repository.js';
 import { IN_TRAINING, next, stateName } from './states.js';
@@ -94,16 +102,16 @@ export class Datasets implements DatasetsApi {
     return record;
   }
 
-  async import(did: string, path: string, options: { demo?: boolean } = {}): Promise<{ done: Promise<void> }> {
+  async import(did: string, path: string, options: ImportOptions = {}): Promise<{ done: Promise<void> }> {
     const { type } = this.get(did);
-    requireClassification(type, 'Importing datasets');
+    checkFormat(type, options.format);
     const source = await this.#context.paths.resolveFolder(path, { field: 'path' });
     await this.#context.requireSpace();
     return this.#locks.run(did, async () => {
       const record = await this.#context.store.change((tx) => {
         const current = requireDataset(tx, did);
         this.#refuseWhileTraining(tx, did, 'imported again');
-        return this.#imports.begin(tx, current, source, options.demo === true);
+        return this.#imports.begin(tx, current, source, options.demo === true, options.format);
       });
       return { done: this.#imports.run(record) };
     });
@@ -114,15 +122,15 @@ export class Datasets implements DatasetsApi {
   }
 
   async split(did: string, val: number, test: number, seed?: number): Promise<void> {
-    const given = this.get(did);
-    requireClassification(given.type, 'Splitting datasets');
+    this.get(did);
     checkFractions(val, test);
     await this.#locks.run(did, async () => {
       const { store, compute, events } = this.#context;
       const before = this.get(did);
       next('dataset', did, before.status, 'split');
       await store.change((tx) => this.#refuseWhileTraining(tx, did, 'split again'));
-      const answer = await compute.light<unknown>('splitDataset', before.path, val, test, seed ?? null);
+      const { path, type, remote } = before;
+      const answer = await compute.light<unknown>('splitDataset', path, type, remote === true, val, test, seed ?? null);
       const counts = readCounts(answer);
       const record = await store.change((tx) => {
         const current = requireDataset(tx, did);
@@ -150,6 +158,19 @@ export class Datasets implements DatasetsApi {
     const json = await this.#details.json(record);
     if (json === null) await this.#importAgain(record);
     return json;
+  }
+
+  async preview(did: string, path: string, options: PreviewOptions): Promise<Buffer> {
+    const record = this.get(did);
+    if (!isImported(record.status)) throw notReady(`${did} is not imported yet.`, 'Import it first (PUT /dataset).');
+    const json = JSON.stringify(options);
+    return Buffer.from(
+      await this.#context.compute.light<Uint8Array>('drawLabels', record.path, record.type, path, json),
+    );
+  }
+
+  annotation(path: string): Promise<string> {
+    return this.#context.compute.light<string>('readAnnotation', path);
   }
 
   /** Class names in order of their ids, from the folder's `labels.txt` or the statistics. */
@@ -208,7 +229,7 @@ export class Datasets implements DatasetsApi {
           message:
             'The server ended during the import, and the source folder is no longer there. Import the dataset again.',
         };
-        if (there) return this.#imports.begin(tx, failed, source, current.demo);
+        if (there) return this.#imports.begin(tx, failed, source, current.demo, current.format);
         tx.put('dataset', failed);
         return undefined;
       });
@@ -229,18 +250,19 @@ export class Datasets implements DatasetsApi {
         .map((project) => project.id),
     );
     if (bound.size === 0) return;
-    const busy = tx.list('task').find((task) => bound.has(task.pid) && IN_TRAINING.includes(task.status));
+    const reading = [...IN_TRAINING, TaskStatus.XPRUNEING];
+    const busy = tx.list('task').find((task) => bound.has(task.pid) && reading.includes(task.status));
     if (busy === undefined) return;
+    const does = busy.status === TaskStatus.XPRUNEING ? 'is analysed with it' : 'trains on it';
     throw conflict(
       stateName('task', busy.status),
-      `${did} cannot be ${what} while ${busy.id} trains on it.`,
+      `${did} cannot be ${what} while ${busy.id} ${does}.`,
       'Stop that task first.',
     );
   }
 
   /** The statistics are lost though the data is there: reads the folder anew. */
   async #importAgain(record: DatasetRecord): Promise<void> {
-    if (record.type !== 'classification') return;
     const { log } = this.#context;
     log.warn({ did: record.id }, 'the statistics of a dataset are missing; its folder is read again');
     try {
@@ -262,6 +284,15 @@ export class Datasets implements DatasetsApi {
 function readCounts(answer: unknown): DatasetCounts {
   const counts = (typeof answer === 'string' ? JSON.parse(answer) : answer) as SplitCounts;
   return { labels: counts.labels, train: counts.train, val: counts.val, test: counts.test };
+}
+
+/** Class folders have no annotations that could be converted. */
+function checkFormat(type: ProjectType, format: SourceFormat | undefined): void {
+  if (format === undefined || format === 'native' || type !== 'classification') return;
+  throw invalidArgument(
+    'format',
+    `A classification dataset cannot be made of ${format} annotations; it needs a folder of pictures per class.`,
+  );
 }
 
 function checkFractions(val: number, test: number): void {

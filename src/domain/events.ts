@@ -17,10 +17,22 @@ export interface EventData {
     /** Of the newest logged step: all of it, and what it waited for images. */
     step_seconds: number;
     data_wait_seconds: number;
+    /** Share of the running epoch's pictures that were found decoded in memory. */
+    cache_hit_rate?: number | null;
     metrics: Record<string, number | null | undefined>;
   };
   /** A finished evaluation inside a training. */
   eval: { id: string; epoch: number; metrics: Record<string, number | null | undefined> };
+  /** A pruned training has its smaller network. FLOPs are multiply-accumulates of one image. */
+  pruned: {
+    id: string;
+    flops_before: number;
+    flops_after: number;
+    /** Share removed. */
+    pruned_flops: number;
+    parameters_before: number;
+    parameters_after: number;
+  };
   /** Evaluation, prediction, export or pruning analysis of a task; `status` in that job's own enumeration. */
   job: { id: string; job: 'evaluate' | 'predict' | 'export' | 'prune'; status: number | null; percent?: number };
   model: { id: string; action: Action };

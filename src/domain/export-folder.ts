@@ -1,5 +1,5 @@
 /** Where an export may go. */
-import { stat } from 'node:fs/promises';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DomainContext } from './context.js';
 import { invalidArgument } from './errors.js';
@@ -31,4 +31,22 @@ export async function exportFolder({ paths, config }: DomainContext, task: TaskR
     );
   }
   return path;
+}
+
+/** Removes what a process that is gone left unfinished in `saveDir`: hidden folders beside `name` that carry its id. */
+export async function sweepUnfinished(saveDir: string, name: string): Promise<void> {
+  for (const entry of await readdir(saveDir).catch(() => [])) {
+    const pid = entry.startsWith(`.${name}.`) ? /^(\d+)[.-].*tmp$/.exec(entry.slice(name.length + 2))?.[1] : undefined;
+    if (pid === undefined || isAlive(Number(pid))) continue;
+    await rm(join(saveDir, entry), { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
 }

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { JobSpec } from '../compute/jobs.gen.js';
-import { PredictStatus as P, TaskStatus as T } from './enums.js';
+import { DatasetStatus, PredictStatus as P, TaskStatus as T } from './enums.js';
 import { OarlockError } from './errors.js';
+import { quantLog } from './export-plan.js';
 import { Harness } from './testing/harness.js';
 
 const last = <K extends JobSpec['kind']>(h: Harness, kind: K): Extract<JobSpec, { kind: K }> => {
@@ -201,10 +202,71 @@ describe('export', () => {
     }
     writeFileSync(join(path, 'file'), '');
     await assert.rejects(jobs.export(tid, { save_dir: join(path, 'file') }), { code: 'invalid_argument' });
-    await assert.rejects(jobs.export(tid, { save_dir: join(path, 'x'), quant: true }), { code: 'unsupported' });
     await assert.rejects(jobs.export(await h.task('P0001'), { save_dir: join(path, 'x') }), { code: 'not_ready' });
     assert.equal(jobs.get(tid, 'export'), undefined);
     assert.equal(tasks.get(tid).status, T.XTRAINDONE);
+  });
+
+  it('is told the data, the method and the folders of a quantization', async (t) => {
+    const h = await Harness.start(t);
+    const tid = await h.trained();
+    const { jobs, tasks } = h.services;
+    const { path, pid } = tasks.get(tid);
+    const save_dir = join(path, 'export_model');
+    await jobs.export(tid, { save_dir, quant: true, quant_method: 'entropy' });
+    const spec = last(h, 'export');
+    assert.deepEqual(spec.quant, { method: 'entropy', images: 256 });
+    assert.deepEqual(spec.dataset, { format: 'image_folder', root: h.services.datasets.get('D0001').path });
+    assert.equal(spec.log_dir, join(path, 'logs/export'));
+    const log = () => quantLog(tasks.get(tid), jobs.get(tid, 'export'));
+    assert.deepEqual(log().stage, null);
+    for (const [stage, done, total, fraction] of [
+      ['exporting', 1, 3, null],
+      ['Batch', 3, 10, 0.1],
+      ['Weight', 5, 5, 13 / 30],
+      ['Activation', 1, 2, 21 / 30],
+      ['Finish', 1, 1, 1],
+      ['exporting', 2, 3, 1],
+      ['measuring', 1, 9, 1],
+    ] as const) {
+      h.compute.job(`${tid}/export`).event({ type: 'progress', stage, done, total });
+      const { running_duration } = log();
+      assert.ok(running_duration === fraction || Math.abs((running_duration ?? 9) - (fraction ?? 0)) < 1e-9, stage);
+    }
+    const figures = (acc1: number) => ({ metrics: { acc1, acc2: 1 }, bytes: 9, latency_ms: 0.5 });
+    const measured = {
+      runtime: 'onnxruntime 1',
+      threads: 1,
+      images: 7,
+      model: figures(0.9),
+      fp32: figures(0.95),
+      difference: 0.5,
+    };
+    const notes = ['One thing.'];
+    h.compute
+      .job(`${tid}/export`)
+      .end({ type: 'export', path: save_dir, parameters: 1, macs: 1, notes, measured, calibrated: 60 });
+    await h.until(() => !jobs.isLive(tid, 'export'));
+    const record = jobs.get(tid, 'export');
+    assert.match(record?.message ?? '', /is exported\. One thing\. onnxruntime's probabilities differ .* 0\.50\.$/);
+    const result = { before: { acc1: 0.95, acc2: 1 }, after: { acc1: 0.9, acc2: 1 } };
+    assert.deepEqual(JSON.parse(readFileSync(join(path, 'logs/export/quant_result.json'), 'utf8')), result);
+    assert.match(readFileSync(join(path, 'logs/export/out.log'), 'utf8'), /\[EVAL\] before, acc1=0\.950000, acc2=1/);
+    // Calibration needs training images.
+    await h.services.store.change((tx) => {
+      const dataset = tx.get('dataset', 'D0001');
+      if (dataset !== undefined) tx.put('dataset', { ...dataset, status: DatasetStatus.XCOPYDONE });
+    });
+    await assert.rejects(jobs.export(tid, { save_dir, quant: true }), {
+      code: 'not_ready',
+      message: /D0001 is not split/,
+    });
+    await h.services.store.change((tx) => {
+      const project = tx.get('project', pid);
+      if (project !== undefined) tx.put('project', { ...project, did: '' });
+    });
+    await assert.rejects(jobs.export(tid, { save_dir, quant: true }), { code: 'not_ready', message: /has no dataset/ });
+    await jobs.export(tid, { save_dir });
   });
 
   it('takes the task with it, and back when it fails or is stopped', async (t) => {

@@ -3,16 +3,17 @@ import { mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobOutcome, PredictImage } from '../compute/jobs.gen.js';
 import { writeFileAtomic } from './atomic-file.js';
-import { type DomainContext, requireClassification } from './context.js';
-import type { EvaluateArgs, ExportArgs, JobsApi, PredictArgs, TasksApi } from './contracts.js';
+import { type DomainContext, requireUsable } from './context.js';
+import type { EvaluateArgs, ExportArgs, JobsApi, LiteArgs, PredictArgs, TasksApi } from './contracts.js';
 import { TaskStatus } from './enums.js';
-import { invalidArgument, notReady, unsupported } from './errors.js';
-import { exportFolder } from './export-folder.js';
-import { ordinals } from './params/index.js';
+import { invalidArgument, notReady } from './errors.js';
+import { exportPlan } from './export-plan.js';
+import { convert } from './lite.js';
 import { listedImages, receivedImage, testImages } from './predict-images.js';
 import type { SideJob, SideJobRecord, TaskRecord } from './records.js';
 import type { SideJobRunner } from './side-job-runner.js';
 import { next } from './states.js';
+import { taskDevice } from './task-devices.js';
 import type { Trash } from './trash.js';
 
 /** Machine-readable predictions kept with the state; all of them are in the file. */
@@ -50,7 +51,7 @@ export class Jobs implements JobsApi {
     await this.#context.requireSpace();
     const path = join(task.path, 'eval_res.json');
     await this.#runner.start(task, 'evaluate', async () => ({
-      spec: { kind: 'evaluate', task_type: 'classification', source: { checkpoint, epoch }, topk },
+      spec: { kind: 'evaluate', task_type: this.#tasks.typeOf(task), source: { checkpoint, epoch }, topk },
       args: { epoch, topk, path },
       total: 0,
       finish: async (outcome) => {
@@ -79,7 +80,7 @@ export class Jobs implements JobsApi {
         return {
           spec: {
             kind: 'predict',
-            task_type: 'classification',
+            task_type: this.#tasks.typeOf(task),
             source: { checkpoint, epoch },
             images,
             out_dir: outDir,
@@ -101,25 +102,18 @@ export class Jobs implements JobsApi {
 
   async export(tid: string, args: ExportArgs): Promise<{ save_dir: string }> {
     const task = this.#checked(tid, 'Export');
-    if (args.quant === true) throw unsupported('Quantized export is not available yet.', 'Send "quant": false.');
-    const epoch = args.epoch ?? null;
-    const saveDir = await exportFolder(this.#context, task, args.save_dir);
-    const checkpoint = await this.#tasks.checkpoint(tid, epoch);
+    const { plan } = await exportPlan(this.#context, this.#tasks, task, args);
     await this.#context.requireSpace();
     next('task', tid, task.status, 'exportStart');
-    await this.#runner.start(task, 'export', async () => {
-      await mkdir(saveDir, { recursive: true });
-      return {
-        spec: { kind: 'export', task_type: 'classification', source: { checkpoint, epoch }, save_dir: saveDir },
-        args: { epoch, save_dir: saveDir },
-        total: 0,
-        finish: async (outcome) => {
-          const { path, parameters, macs } = outcome as Extract<JobOutcome, { type: 'export' }>;
-          return { message: `${tid} is exported.`, result: { path, parameters, macs } };
-        },
-      };
-    });
+    await this.#runner.start(task, 'export', plan);
     return { save_dir: args.save_dir };
+  }
+
+  async lite(tid: string, args: LiteArgs): Promise<{ message: string }> {
+    const task = this.#checked(tid, 'Export');
+    this.#runner.refuseRunning(task, 'export', `An export of ${tid} cannot be converted`);
+    await this.#context.requireSpace();
+    return convert(this.#context, task, args);
   }
 
   async stop(tid: string, job: SideJob): Promise<void> {
@@ -147,17 +141,17 @@ export class Jobs implements JobsApi {
 
   #checked(tid: string, what: string): TaskRecord {
     const task = this.#tasks.get(tid);
-    requireClassification(this.#tasks.typeOf(task), what);
+    requireUsable(this.#tasks.typeOf(task), what);
     return task;
   }
 
   async #images(task: TaskRecord, list: readonly string[]): Promise<PredictImage[]> {
-    if (list.length > 0) return listedImages(this.#context.paths, list);
+    if (list.length > 0) return listedImages(this.#context.paths, list, this.#tasks.typeOf(task));
     const { store } = this.#context;
     const dataset = store.get('dataset', store.get('project', task.pid)?.did ?? '');
     if (dataset === undefined)
       throw notReady(`The project ${task.pid} has no dataset.`, 'Send image_data or img_list.');
-    return testImages(dataset.path);
+    return testImages(dataset);
   }
 
   async #emptied(folder: string): Promise<void> {
@@ -185,11 +179,7 @@ export class Jobs implements JobsApi {
     return { message, result: items.slice(0, KEPT_RESULTS) };
   }
 
-  /** The task's first GPU that is there, else the CPU. */
-  async #devices(task: TaskRecord): Promise<number[]> {
-    const wanted = ordinals(String(task.params.cuda_visible_devices ?? ''));
-    if (wanted.length === 0) return [];
-    const { gpus } = await this.#context.compute.devices();
-    return wanted.filter((index) => gpus.some((gpu) => gpu.index === index)).slice(0, 1);
+  #devices(task: TaskRecord): Promise<number[]> {
+    return taskDevice(this.#context, task);
   }
 }

@@ -7,12 +7,16 @@ import type { JobsApi, ModelsApi, NewModel, TasksApi } from './contracts.js';
 import type { Datasets } from './datasets.js';
 import { PretrainedModelStatus as Status, TaskStatus } from './enums.js';
 import { invalidArgument, notFound, notReady } from './errors.js';
+import { LITE, measuredAt } from './export-plan.js';
 import { isInside } from './paths.js';
 import type { ExportedRecord, PretrainedRecord, TaskRecord } from './records.js';
 import { next } from './states.js';
 import { localTime } from './time.js';
 import type { Trash } from './trash.js';
 
+/** What exports put into their `save_dir`. */
+const [FOLDER, LITE_FOLDER] = ['inference_model', 'lite_model'];
+const MODEL = /^model\.(onnx|ort)$/;
 const WEIGHTS = /\.(safetensors|pdparams|pth)$/i;
 
 export class Models implements ModelsApi {
@@ -101,7 +105,15 @@ export class Models implements ModelsApi {
     const record = await store.change((tx) => {
       if (tx.get('task', task.id) === undefined) throw notFound('task', task.id);
       const id = tx.nextId('exported');
-      const added: ExportedRecord = { id, ...described, path, exported_type: model.exported_type ?? 0 };
+      const exported_type = model.exported_type ?? 0;
+      const measured = exported_type === LITE ? undefined : measuredAt(tx.get('sidejob', `${task.id}/export`), path);
+      const added: ExportedRecord = {
+        id,
+        ...described,
+        path,
+        exported_type,
+        ...(measured === undefined ? {} : { measured }),
+      };
       tx.put('exported', added);
       return added;
     });
@@ -221,19 +233,23 @@ export class Models implements ModelsApi {
 
   /**
    * Folders that go with an exported model's record: inside the workspace only, never one that holds records or
-   * checkpoints, and of a shared folder only what an export put there.
+   * checkpoints, and of a shared folder only what an export of its kind put there.
    */
   async #removable(model: ExportedRecord): Promise<string[]> {
     const { store, paths, config } = this.#context;
     const root = await paths.resolve(config.workspace);
     const path = await paths.resolve(model.path).catch(() => undefined);
     if (path === undefined || path === root || !isInside(path, root)) return [];
-    const inner = join(path, 'inference_model');
     const names = await readdir(path).catch(() => [] as string[]);
-    if (!names.includes('inference_model')) return names.length === 0 && this.#isFree(path, root) ? [path] : [];
-    const alone = names.every((name) => name === 'inference_model');
-    const created = store.get('sidejob', `${model.tid}/export`)?.args.save_dir === path;
-    return [(alone || created) && this.#isFree(path, root) ? path : inner];
+    const [wanted, other] = model.exported_type === LITE ? [LITE_FOLDER, FOLDER] : [FOLDER, LITE_FOLDER];
+    const own = [wanted, other].find((name) => names.includes(name));
+    if (own === undefined) {
+      const made = names.length === 0 || (names.includes('model.yml') && names.some((name) => MODEL.test(name)));
+      return made && this.#isFree(path, root) ? [path] : [];
+    }
+    const alone = names.every((name) => name === own);
+    const created = own === FOLDER && store.get('sidejob', `${model.tid}/export`)?.args.save_dir === path;
+    return [(alone || created) && this.#isFree(path, root) ? path : join(path, own)];
   }
 
   /** Not a place of the workspace's own layout. */

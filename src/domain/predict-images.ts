@@ -6,9 +6,10 @@ import { basename, dirname, extname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { PredictImage } from '../compute/jobs.gen.js';
 import type { DomainContext } from './context.js';
+import type { ProjectType } from './enums.js';
 import { invalidArgument, notReady, OarlockError } from './errors.js';
 import type { PathGuard } from './paths.js';
-import type { TaskRecord } from './records.js';
+import type { DatasetRecord, TaskRecord } from './records.js';
 
 /** More in one call are refused. */
 const MAX_IMAGES = 100_000;
@@ -39,12 +40,15 @@ function decodeImage(text: string, maxBytes: number): Buffer {
   return bytes;
 }
 
-/** `<parent folder>_<stem>.png`, made unique. */
+/** `<stem>.png`, for class folders `<parent folder>_<stem>.png`, made unique. */
 export class OutputNames {
   readonly #taken = new Set<string>();
 
+  constructor(readonly type: ProjectType) {}
+
   next(path: string): string {
-    const stem = `${basename(dirname(path))}_${basename(path, extname(path))}`.slice(0, 200);
+    const own = basename(path, extname(path));
+    const stem = (this.type === 'classification' ? `${basename(dirname(path))}_${own}` : own).slice(0, 200);
     let name = `${stem}.png`;
     for (let n = 2; this.#taken.has(name); n++) name = `${stem}_${n}.png`;
     this.#taken.add(name);
@@ -56,9 +60,13 @@ const tooMany = (): OarlockError =>
   invalidArgument('img_list', `More than ${MAX_IMAGES} pictures in one call are not possible.`);
 
 /** Pictures that a client names; each must exist inside the allowed roots. */
-export async function listedImages(paths: PathGuard, list: readonly string[]): Promise<PredictImage[]> {
+export async function listedImages(
+  paths: PathGuard,
+  list: readonly string[],
+  type: ProjectType,
+): Promise<PredictImage[]> {
   if (list.length > MAX_IMAGES) throw tooMany();
-  const names = new OutputNames();
+  const names = new OutputNames(type);
   const images: PredictImage[] = [];
   for (const [at, given] of list.entries()) {
     const path = await paths.resolve(given, { field: `img_list[${at}]` });
@@ -68,18 +76,26 @@ export async function listedImages(paths: PathGuard, list: readonly string[]): P
   return images;
 }
 
-/** Pictures of the dataset's test split. */
-export async function testImages(datasetPath: string): Promise<PredictImage[]> {
-  const names = new OutputNames();
+/** Picture and class id, or picture and annotation. Names may hold blanks. */
+const LINES: Readonly<Record<'classification' | 'annotated', RegExp>> = {
+  classification: /^(.+)\s(\d+)\s*$/,
+  annotated: /^(.+?)\s(Annotations\/.+?)\s*$/,
+};
+
+/** Pictures of the dataset's test split; of a segmentation set with their true label maps. */
+export async function testImages({ path: root, type }: DatasetRecord): Promise<PredictImage[]> {
+  const names = new OutputNames(type);
+  const line = LINES[type === 'classification' ? type : 'annotated'];
   const images: PredictImage[] = [];
-  const file = createReadStream(join(datasetPath, 'test_list.txt'));
+  const file = createReadStream(join(root, 'test_list.txt'));
   try {
-    for await (const line of createInterface({ input: file, crlfDelay: Number.POSITIVE_INFINITY })) {
-      const name = /^(.+)\s\d+\s*$/.exec(line)?.[1]?.trim();
-      if (name === undefined) continue;
+    for await (const text of createInterface({ input: file, crlfDelay: Number.POSITIVE_INFINITY })) {
+      const [, name, annotation] = line.exec(text.trim()) ?? [];
+      if (name === undefined || annotation === undefined) continue;
       if (images.length >= MAX_IMAGES) throw tooMany();
-      const path = join(datasetPath, name);
-      images.push({ from: 'file', path, output: names.next(path) });
+      const path = join(root, name.trim());
+      const truth = type === 'segmentation' ? { truth: join(root, annotation) } : {};
+      images.push({ from: 'file', path, output: names.next(path), ...truth });
     }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;

@@ -1,4 +1,5 @@
 /** What the store holds. Records are immutable: a change puts a new object. */
+import type { Measured, PruneSummary, SourceFormat } from '../compute/jobs.gen.js';
 import type { DatasetStatus, PretrainedModelStatus, ProjectType, TaskStatus } from './enums.js';
 import type { TrainParams } from './params/index.js';
 
@@ -26,6 +27,8 @@ export interface DatasetRecord {
   readonly message: string;
   /** Folder of the running or last import. */
   readonly source: string | null;
+  /** What that folder was said to hold; left out: recognised. */
+  readonly format?: SourceFormat;
   /** The import belongs to a demo, so that stopping the demo cancels it. */
   readonly demo: boolean;
   /** Known once imported. */
@@ -96,6 +99,8 @@ export interface TrainingRecord {
   readonly epochs: Record<string, MetricValues>;
   readonly best_epoch: number | null;
   readonly best_metrics: MetricValues | null;
+  /** What was removed before a pruned training; absent in records of older versions. */
+  readonly pruning?: PruneSummary | null;
   /** Remarks: replaced values, skipped weights, warnings; newest last, bounded. */
   readonly notes: readonly string[];
 }
@@ -115,9 +120,11 @@ export interface SideJobRecord {
   /** Units done and in all, e.g. pictures of a prediction. */
   readonly done: number;
   readonly total: number;
+  /** What it does, or did last. */
+  readonly stage?: string;
   /** Arguments as used: epoch, top-k, folders … */
   readonly args: Record<string, unknown>;
-  /** Evaluation: the report. Prediction: machine-readable list. Export: sizes. */
+  /** Evaluation: the report. Prediction: machine-readable list. Export: sizes. Pruning analysis: `PruneResult`. */
   readonly result: unknown;
 }
 
@@ -145,6 +152,8 @@ export interface PretrainedRecord extends ModelBase {
 
 export interface ExportedRecord extends ModelBase {
   readonly exported_type: number;
+  /** What ONNX Runtime measured of it. */
+  readonly measured?: Measured;
 }
 
 /** Whatever the demo service keeps per project type. */

@@ -1,49 +1,38 @@
 /** Runs the jobs beside training, one of a kind per task, and stores their states and what their ends mean for the task. */
 import { join } from 'node:path';
-import type { JobEvent, JobOutcome, JobSpec } from '../compute/jobs.gen.js';
+import type { JobEvent, JobOutcome } from '../compute/jobs.gen.js';
 import type { JobHandle } from '../compute/ports.js';
-import { type DomainContext, explain, Locks, submitted } from './context.js';
-import { PredictStatus, TaskStatus } from './enums.js';
+import { type DomainContext, explain, JOB_MESSAGES, Locks, shown, submitted } from './context.js';
+import { TaskStatus } from './enums.js';
 import { conflict, notFound } from './errors.js';
 import { SIDE_JOBS, type SideJob, type SideJobRecord, type TaskRecord } from './records.js';
 import type { Tx } from './repository.js';
-import { type EventOf, IN_TRAINING, NONE, next, SETTLED, stateName } from './states.js';
+import {
+  isContinued,
+  isRunning,
+  key,
+  OUTCOMES,
+  type SideJobPlan,
+  TASK_EVENTS,
+  type TaskEvents,
+  WORDS,
+} from './side-jobs.js';
+import { allowed, type EventOf, IN_TRAINING, NONE, next, SETTLED, stateName } from './states.js';
 import { localTime } from './time.js';
 
 interface Live {
   done: number;
   total: number;
+  stage: string | undefined;
+  /** Seconds left, where the job tells. */
+  eta: number | null;
+  /** What it is waiting for; empty while it runs. */
+  message: string;
   handle: JobHandle | undefined;
   stopped: boolean;
   /** The end is stored. */
   ended: Promise<void>;
 }
-
-/** What one kind of job brings along. */
-export interface SideJobPlan {
-  spec: JobSpec;
-  args: Record<string, unknown>;
-  total: number;
-  /** Makes the result; throws when the outcome is no success after all. */
-  finish(outcome: JobOutcome): Promise<{ message: string; result: unknown }>;
-  /** Runs whatever the end is. */
-  cleanUp?(): Promise<void>;
-}
-
-const key = (tid: string, job: SideJob): string => `${tid}/${job}`;
-const RUNNING: Readonly<Record<SideJob, number>> = {
-  evaluate: TaskStatus.XEVALUATING,
-  predict: PredictStatus.XPRESTART,
-  export: TaskStatus.XEXPORTING,
-  prune: 1,
-};
-const WORDS: Readonly<Record<SideJob, string>> = {
-  evaluate: 'evaluation',
-  predict: 'prediction',
-  export: 'export',
-  prune: 'pruning analysis',
-};
-const isRunning = (record: SideJobRecord): boolean => record.status === RUNNING[record.job];
 
 export class SideJobRunner {
   readonly #context: DomainContext;
@@ -58,7 +47,13 @@ export class SideJobRunner {
     const record = this.#context.store.get('sidejob', key(tid, job));
     const live = this.#live.get(key(tid, job));
     if (record === undefined || live === undefined || !isRunning(record)) return record;
-    return { ...record, done: live.done, total: Math.max(live.total, record.total) };
+    const { done, message } = live;
+    return { ...record, done, message, total: Math.max(live.total, record.total), ...stageOf(live) };
+  }
+
+  /** Seconds left of a running job that tells. */
+  eta(tid: string, job: SideJob): number | null {
+    return this.#live.get(key(tid, job))?.eta ?? null;
   }
 
   isLive(tid: string, job: SideJob): boolean {
@@ -67,10 +62,13 @@ export class SideJobRunner {
 
   /** Throws while a job reads the task's checkpoints. */
   refuseWhileRunning(task: TaskRecord, what: string): void {
-    for (const job of SIDE_JOBS) {
-      if (!this.#live.has(key(task.id, job))) continue;
-      throw conflict(`${job} running`, `${what}: its ${WORDS[job]} is still running.`, 'Wait for its end, or stop it.');
-    }
+    for (const job of SIDE_JOBS) this.refuseRunning(task, job, what);
+  }
+
+  /** Throws while a job of that kind runs. */
+  refuseRunning(task: TaskRecord, job: SideJob, what: string): void {
+    if (!this.#live.has(key(task.id, job))) return;
+    throw conflict(`${job} running`, `${what}: its ${WORDS[job]} is still running.`, 'Wait for its end, or stop it.');
   }
 
   /** Starts what is not running. */
@@ -90,6 +88,31 @@ export class SideJobRunner {
     });
   }
 
+  /**
+   * Goes on with jobs that the server's end interrupted and that can be continued; one whose preparation fails has
+   * failed with that reason. Stops and starts that come meanwhile wait.
+   */
+  async goOn(job: SideJob, prepare: (task: TaskRecord) => Promise<SideJobPlan>): Promise<void> {
+    const { store, log } = this.#context;
+    const interrupted = store.list('sidejob').filter((record) => record.job === job && isRunning(record));
+    await Promise.all(
+      interrupted.map(({ id, tid }) =>
+        this.#locks.run(id, async () => {
+          const record = store.get('sidejob', id);
+          const task = store.get('task', tid);
+          if (record === undefined || task === undefined || !isRunning(record) || this.#live.has(id)) return;
+          try {
+            this.#launch(task, record, await prepare(task));
+            log.info({ id }, 'an interrupted job goes on');
+          } catch (error) {
+            const message = explain(shown(error, log, 'an interrupted job could not be continued'));
+            await this.#settle(record, 'failed', { message });
+          }
+        }),
+      ),
+    );
+  }
+
   #refuseDouble(task: TaskRecord, job: SideJob): void {
     const record = this.#context.store.get('sidejob', key(task.id, job));
     next(job, `The ${WORDS[job]} of ${task.id}`, record?.status ?? NONE, 'start');
@@ -102,15 +125,15 @@ export class SideJobRunner {
   }
 
   async #begin(task: TaskRecord, job: SideJob, plan: SideJobPlan): Promise<void> {
-    const { store, compute } = this.#context;
     const id = key(task.id, job);
-    const record = await store.change((tx) => {
+    const record = await this.#context.store.change((tx) => {
       const current = tx.get('task', task.id);
       if (current === undefined) throw notFound('task', task.id);
       const before = tx.get('sidejob', id)?.status ?? NONE;
       const status = next(job, `The ${WORDS[job]} of ${task.id}`, before, 'start');
-      if (job === 'export') {
-        const to = next('task', task.id, current.status, 'exportStart') as TaskRecord['status'];
+      const taken = TASK_EVENTS[job]?.start;
+      if (taken !== undefined) {
+        const to = next('task', task.id, current.status, taken) as TaskRecord['status'];
         tx.put('task', { ...current, status: to, settled: current.status });
       }
       const started: SideJobRecord = {
@@ -128,20 +151,31 @@ export class SideJobRunner {
       tx.put('sidejob', started);
       return started;
     });
-    const live: Live = { done: 0, total: plan.total, handle: undefined, stopped: false, ended: Promise.resolve() };
+    this.#launch(task, record, plan);
+  }
+
+  #launch(task: TaskRecord, record: SideJobRecord, plan: SideJobPlan): void {
+    const { id, job } = record;
+    const live: Live = {
+      ...{ done: 0, total: plan.total, stage: undefined, eta: null, message: '' },
+      ...{ handle: undefined, stopped: false, ended: Promise.resolve() },
+    };
     this.#live.set(id, live);
-    this.#publish(record, job === 'export');
-    const handle = submitted(compute, {
+    this.#publish(record, TASK_EVENTS[job] !== undefined);
+    const handle = submitted(this.#context.compute, {
       id,
-      lane: 'interactive',
-      devices: [],
+      lane: plan.lane ?? 'interactive',
+      devices: plan.devices ?? [],
       spec: plan.spec,
-      errLog: join(task.path, 'err.log'),
+      errLog: plan.errLog ?? join(task.path, 'err.log'),
+      onState: (state, { message }) => {
+        live.message = message ?? JOB_MESSAGES[state];
+      },
       onEvent: (event) => this.#onEvent(record, live, event),
     });
     live.handle = handle;
     live.ended = handle.outcome
-      .then((outcome) => this.#ended(task, record, live, plan, outcome))
+      .then((outcome) => this.#ended(record, live, plan, outcome))
       .catch((error: unknown) => this.#context.log.error({ err: error, id }, 'the end of a job was not stored'))
       .finally(() => this.#live.delete(id));
   }
@@ -151,26 +185,28 @@ export class SideJobRunner {
     const before = percentOf(live);
     live.done = event.done;
     live.total = event.total;
+    live.stage = event.stage;
+    live.eta = event.eta ?? null;
     const percent = percentOf(live);
     if (percent === before) return;
     this.#context.events.publish('job', { id: record.tid, job: record.job, status: record.status, percent });
   }
 
-  async #ended(
-    task: TaskRecord,
-    record: SideJobRecord,
-    live: Live,
-    plan: SideJobPlan,
-    outcome: JobOutcome,
-  ): Promise<void> {
-    const { store, log } = this.#context;
+  async #ended(record: SideJobRecord, live: Live, plan: SideJobPlan, outcome: JobOutcome): Promise<void> {
+    const { log, closing } = this.#context;
     const { job } = record;
-    let event: EventOf<typeof job> = 'failed';
+    const stopped =
+      outcome.type === 'failed' ? outcome.code === 'cancelled' : outcome.type === 'sensitivity' && outcome.stopped;
+    // Goes on with the next start of the server.
+    if (stopped && closing && !live.stopped && isContinued(job)) return;
+    let event: 'done' | 'failed' | 'stopped' = stopped && isContinued(job) ? 'stopped' : 'failed';
     let message = 'It ended without a result.';
     let result: unknown = null;
-    if (outcome.type === 'failed') {
-      message = outcome.code === 'cancelled' && live.stopped ? `The ${WORDS[job]} was stopped.` : explain(outcome);
-    } else if (outcome.type === job) {
+    if (stopped) {
+      message = outcome.type === 'failed' && !live.stopped ? explain(outcome) : `The ${WORDS[job]} was stopped.`;
+    } else if (outcome.type === 'failed') {
+      message = explain(outcome);
+    } else if (outcome.type === OUTCOMES[job]) {
       try {
         ({ message, result } = await plan.finish(outcome));
         event = 'done';
@@ -179,23 +215,27 @@ export class SideJobRunner {
         log.warn({ err: error, id: record.id }, 'the result of a job could not be stored');
       }
     }
+    if (event !== 'done' && isContinued(job)) message += ' What is measured is kept: a new start goes on from there.';
     await plan.cleanUp?.().catch(() => {});
-    const stored = await store.change((tx) => {
-      const current = tx.get('sidejob', record.id);
+    await this.#settle(record, event, { message, result, done: live.done, total: live.total, ...stageOf(live) });
+  }
+
+  async #settle(
+    { id, job }: SideJobRecord,
+    event: 'done' | 'failed' | 'stopped',
+    change: Partial<SideJobRecord>,
+  ): Promise<void> {
+    const stored = await this.#context.store.change((tx) => {
+      const current = tx.get('sidejob', id);
       if (current === undefined) return undefined;
-      const status = next(job, record.id, current.status, event);
-      const changed = {
-        ...current,
-        status,
-        message,
-        result,
-        done: live.done,
-        total: Math.max(live.total, current.total),
-      };
-      if (event === 'done' && job === 'predict') changed.done = changed.total;
-      tx.put('sidejob', changed);
-      this.#settleTask(tx, task.id, job, event);
-      return changed;
+      // Only machines that list it have a `stopped` of their own.
+      const status = next(job, id, current.status, event as EventOf<typeof job>);
+      const total = Math.max(change.total ?? 0, current.total);
+      const changed: SideJobRecord = { ...current, ...change, status, total };
+      const whole = event === 'done' && job === 'predict' ? { ...changed, done: total } : changed;
+      tx.put('sidejob', whole);
+      this.#settleTask(tx, current.tid, job, event);
+      return whole;
     });
     if (stored !== undefined) this.#publish(stored, job !== 'predict');
   }
@@ -205,14 +245,10 @@ export class SideJobRunner {
     const task = tx.get('task', tid);
     if (task === undefined) return;
     const done = event === 'done';
-    if (job === 'export') {
-      const status = next(
-        'task',
-        tid,
-        task.status,
-        done ? 'exported' : 'exportEnd',
-        task.settled,
-      ) as TaskRecord['status'];
+    const own = TASK_EVENTS[job];
+    if (own !== undefined) {
+      const to = done ? own.done : own.end;
+      const status = next('task', tid, task.status, to, task.settled) as TaskRecord['status'];
       tx.put('task', { ...task, status, settled: status });
     } else if (job === 'evaluate' && done) {
       const status = next('task', tid, task.status, 'evaluated') as TaskRecord['status'];
@@ -235,7 +271,7 @@ export class SideJobRunner {
   }
 
   async stop(tid: string, job: SideJob): Promise<void> {
-    const live = this.#live.get(key(tid, job));
+    const live = await this.#begun(key(tid, job));
     if (live === undefined) {
       const record = this.#context.store.get('sidejob', key(tid, job));
       const state = record === undefined ? 'never started' : stateName(job, record.status);
@@ -244,8 +280,18 @@ export class SideJobRunner {
     await this.#end(live);
   }
 
+  /** What runs under that key, once it has begun or been refused. */
+  #begun(id: string): Promise<Live | undefined> {
+    return this.#locks.run(id, async () => this.#live.get(id));
+  }
+
   async stopTask(tid: string): Promise<void> {
-    await Promise.all(SIDE_JOBS.map((job) => this.#live.get(key(tid, job))).map((live) => live && this.#end(live)));
+    await Promise.all(
+      SIDE_JOBS.map(async (job) => {
+        const live = await this.#begun(key(tid, job));
+        if (live !== undefined) await this.#end(live);
+      }),
+    );
   }
 
   async stopAll(): Promise<void> {
@@ -256,27 +302,27 @@ export class SideJobRunner {
     await Promise.all([...this.#live.values()].map((live) => live.ended));
   }
 
-  /** After a crash: what ran has failed, and the task is where it was before. */
-  async recover(): Promise<void> {
+  /** After a crash: what ran has failed, and the task is where it was before. Jobs of `continued` wait for `goOn`. */
+  async recover(continued: readonly SideJob[] = []): Promise<void> {
     const message = 'The server ended while this was running. Start it again.';
     await this.#context.store.change((tx) => {
       for (const record of tx.list('sidejob')) {
-        if (isRunning(record))
-          tx.put('sidejob', { ...record, status: next(record.job, record.id, record.status, 'failed'), message });
+        if (!isRunning(record) || continued.includes(record.job)) continue;
+        const status = next(record.job, record.id, record.status, 'failed');
+        tx.put('sidejob', { ...record, status, message });
       }
       for (const task of tx.list('task')) {
-        const event =
-          task.status === TaskStatus.XEXPORTING
-            ? 'exportEnd'
-            : task.status === TaskStatus.XPRUNEING
-              ? 'pruneEnd'
-              : undefined;
-        if (event === undefined) continue;
-        const status = next('task', task.id, task.status, event, task.settled) as TaskRecord['status'];
-        tx.put('task', { ...task, status });
+        for (const [job, { start, end }] of Object.entries(TASK_EVENTS) as [SideJob, TaskEvents][]) {
+          const record = tx.get('sidejob', key(task.id, job));
+          if (task.status !== allowed('task', TaskStatus.XTRAINDONE, start)) continue;
+          if (record !== undefined && isRunning(record)) continue;
+          const status = next('task', task.id, task.status, end, task.settled) as TaskRecord['status'];
+          tx.put('task', { ...task, status });
+        }
       }
     });
   }
 }
 
+const stageOf = ({ stage }: Live) => (stage === undefined ? {} : { stage });
 const percentOf = ({ done, total }: Live): number => (total > 0 ? Math.floor((done / total) * 100) : 0);

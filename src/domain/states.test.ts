@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { DatasetStatus, TaskStatus } from './enums.js';
 import { OarlockError } from './errors.js';
-import type { SideJob } from './records.js';
+import { SIDE_JOBS, type SideJob } from './records.js';
 import { allowed, type EventOf, MACHINES, type MachineName, next, stateName } from './states.js';
 import { failedOutcome } from './testing/compute.js';
 import { Harness } from './testing/harness.js';
@@ -53,11 +53,13 @@ function edges(machine: MachineName): Set<string> {
   return found;
 }
 
+const ANALYSED = { type: 'sensitivity' as const, path: '', metric: 'acc1', base: 1, layers: 1, curve: [] };
+
 type Command = (h: Harness) => Promise<unknown>;
 
 const dids = fc.constantFrom('D0001', 'D0002');
 const tids = fc.constantFrom('T0001', 'T0001', 'T0002');
-const jobs = fc.constantFrom<SideJob>('evaluate', 'predict', 'export');
+const jobs = fc.constantFrom<SideJob>('evaluate', 'predict', 'export', 'prune');
 
 const datasetAction: fc.Arbitrary<[string, Command]> = fc.oneof(
   fc.constant<[string, Command]>([
@@ -108,6 +110,7 @@ const taskAction: fc.Arbitrary<[string, Command]> = fc.oneof(
   ]),
   tids.map((tid): [string, Command] => [`evaluate ${tid}`, (h) => h.services.jobs.evaluate(tid, {})]),
   tids.map((tid): [string, Command] => [`predict ${tid}`, (h) => h.services.jobs.predict(tid, { image_data: 'AAAA' })]),
+  tids.map((tid): [string, Command] => [`analyse ${tid}`, (h) => h.services.pruning.analyse(tid)]),
   tids.map((tid): [string, Command] => [
     `export ${tid}`,
     (h) => h.services.jobs.export(tid, { save_dir: `${h.folder}/out/${tid}` }),
@@ -122,7 +125,7 @@ const taskAction: fc.Arbitrary<[string, Command]> = fc.oneof(
         evaluate: { type: 'evaluate' as const, report: {} },
         predict: { type: 'predict' as const, items: [] },
         export: { type: 'export' as const, path: '/x', parameters: 1, macs: 1 },
-        prune: failedOutcome('internal', ''),
+        prune: { ...ANALYSED, stopped: false },
       };
       h.compute.jobs.get(`${tid}/${kind}`)?.end(good ? results[kind] : failedOutcome('internal', 'broken'));
     },
@@ -130,6 +133,10 @@ const taskAction: fc.Arbitrary<[string, Command]> = fc.oneof(
   fc
     .tuple(tids, fc.boolean())
     .map(([tid, force]): [string, Command] => [`delete ${tid}`, (h) => h.services.tasks.delete(tid, { force })]),
+  fc.constant<[string, Command]>([
+    'create pruning task',
+    (h) => h.services.tasks.create({ pid: 'P0001', parent_id: 'T0001' }),
+  ]),
   fc.constant<[string, Command]>([
     'create task',
     (h) => h.services.tasks.create({ pid: 'P0001', train: { num_epochs: 3 } }),
@@ -153,6 +160,7 @@ function invariants(h: Harness): void {
       task.status === TaskStatus.XEXPORTING,
       `${task.id} ${task.status}`,
     );
+    assert.equal(sideJobs.isLive(task.id, 'prune'), task.status === TaskStatus.XPRUNEING, `${task.id} ${task.status}`);
     assert.ok(store.get('project', task.pid));
   }
   for (const job of store.list('sidejob')) assert.ok(store.get('task', job.tid), `${job.id} belongs to a task`);
@@ -169,9 +177,7 @@ async function quiet(h: Harness): Promise<void> {
     const tasks = store.list('task');
     const open = tasks.some((task) => training.isLive(task.id) !== h.compute.jobs.has(`${task.id}/train`));
     const jobsOpen = tasks.some((task) =>
-      (['evaluate', 'predict', 'export'] as const).some(
-        (job) => sideJobs.isLive(task.id, job) !== h.compute.jobs.has(`${task.id}/${job}`),
-      ),
+      SIDE_JOBS.some((job) => sideJobs.isLive(task.id, job) !== h.compute.jobs.has(`${task.id}/${job}`)),
     );
     const imports = store
       .list('dataset')

@@ -2,8 +2,9 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from './atomic-file.js';
+import { readChannels } from './channels.js';
 import { checkpointFolder, savedEpochs } from './checkpoints.js';
-import { checkText, type DomainContext } from './context.js';
+import { checkText, type DomainContext, Locks } from './context.js';
 import type { NewTask, TasksApi } from './contracts.js';
 import { DatasetStatus, type ProjectType, TaskStatus } from './enums.js';
 import { conflict, invalidArgument, notFound, notReady } from './errors.js';
@@ -29,6 +30,26 @@ export interface TaskGuard {
   stopWork(tid: string): Promise<void>;
 }
 
+/** What a pruning task does not take from its parent. */
+const NOT_INHERITED: TrainParams = {
+  resume_checkpoint: null,
+  sensitivities_path: null,
+  pruned_flops: null,
+  eval_metric_loss: null,
+};
+
+/** A pruning task has its parent's network, whatever else of its training is changed. */
+function refuseOtherNetwork({ id, parent_id, params }: TaskRecord, train: TrainParams): void {
+  for (const field of ['model', 'backbone']) {
+    if ((train[field] ?? null) === (params[field] ?? null)) continue;
+    throw invalidArgument(
+      field,
+      `${id} prunes the model of ${parent_id}: its ${field} stays ${String(params[field] ?? 'without one')}.`,
+      'Create a task without parent_id for another model.',
+    );
+  }
+}
+
 /** Removes a task's records, not its folder. */
 export function removeTask(tx: Tx, tid: string): void {
   tx.remove('task', tid);
@@ -41,6 +62,7 @@ export class Tasks implements TasksApi {
   readonly #context: DomainContext;
   readonly #trash: Trash;
   readonly #guard: TaskGuard;
+  readonly #mirrors = new Locks();
   /** Lists by project, valid for one revision of the tasks. */
   #byProject: { revision: string; lists: Map<string, TaskRecord[]> } | undefined;
 
@@ -90,7 +112,7 @@ export class Tasks implements TasksApi {
     const stored =
       parent === undefined
         ? createStored(dataset.type, train, await this.#defaults(dataset))
-        : { train: parent.params, warnings: [] };
+        : { train: { ...parent.params, ...NOT_INHERITED }, warnings: [] };
     for (const warning of stored.warnings) log.info({ pid }, warning);
     const task = await store.change((tx) => {
       if (tx.get('project', pid) === undefined) throw notFound('project', pid);
@@ -159,6 +181,7 @@ export class Tasks implements TasksApi {
       }
       const merged = mergeStored(type, current.params, train);
       for (const warning of merged.warnings) log.info({ tid }, warning);
+      if (current.parent_id !== '') refuseOtherNetwork(current, merged.train);
       const changed = { ...current, params: merged.train };
       tx.put('task', changed);
       return changed;
@@ -227,7 +250,9 @@ export class Tasks implements TasksApi {
     const { compute, weights } = this.#context;
     const { gpus: present } = await compute.devices();
     const chosen = wanted === undefined ? present.slice(0, 1) : present.filter((gpu) => wanted.includes(gpu.index));
+    const channels = dataset.remote === true ? await readChannels(dataset.path).catch(() => undefined) : undefined;
     return {
+      ...(channels === undefined ? {} : { channels }),
       trainImages: dataset.status === DatasetStatus.XSPLITED ? (dataset.counts?.train ?? null) : null,
       classes: dataset.counts?.labels ?? 0,
       gpus: chosen.map((gpu) => gpu.index),
@@ -238,12 +263,16 @@ export class Tasks implements TasksApi {
 
   /** `params.json` is for people and old scripts; the store has the truth. */
   #mirrorParams(task: TaskRecord): void {
-    const { log, background } = this.#context;
-    const text = `${JSON.stringify(this.storedParams(task.id), null, 1)}\n`;
-    background(
-      writeFileAtomic(join(task.path, 'params.json'), text).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') log.warn({ err: error, tid: task.id }, 'params.json could not be written');
-      }),
-    );
+    const { log, background, store } = this.#context;
+    const write = async (): Promise<void> => {
+      const text = `${JSON.stringify(this.storedParams(task.id), null, 1)}\n`;
+      await writeFileAtomic(join(task.path, 'params.json'), text);
+    };
+    // One after the other, the newest values last.
+    const written = this.#mirrors.run(task.id, write).catch((error: NodeJS.ErrnoException) => {
+      const deleted = error.code === 'ENOENT' || store.get('task', task.id) === undefined;
+      if (!deleted) log.warn({ err: error, tid: task.id }, 'params.json could not be written');
+    });
+    background(written);
   }
 }

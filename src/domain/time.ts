@@ -13,3 +13,9 @@ export function duration(seconds: number): string {
   const whole = Math.max(0, Math.floor(seconds));
   return `${Math.floor(whole / 3600)}小时${Math.floor(whole / 60) % 60}分${whole % 60}秒`;
 }
+
+/** Seconds as PaddleX's logs show them: `1:02:05`. */
+export function clock(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
+}

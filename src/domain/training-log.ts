@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { checkpointFolder, checkpointMetrics, savedEpochs } from './checkpoints.js';
 import type { TrainingApi, TrainLog } from './contracts.js';
 import { notReady } from './errors.js';
+import { pruningView } from './pruned-training.js';
 import type { MetricValues, TaskRecord, TrainingRecord } from './records.js';
 import { duration } from './time.js';
 
@@ -37,6 +38,7 @@ export function trainLog(
     images_per_second: record?.images_per_second ?? null,
     data_wait_seconds: record?.data_wait_seconds ?? null,
     notes: record?.notes ?? [],
+    pruning: record?.pruning == null ? null : pruningView(record.pruning),
   };
 }
 

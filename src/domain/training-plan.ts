@@ -1,36 +1,54 @@
 /** What a training is to do: data, parameters, devices, and the point that a resumed one goes on from. */
-import type { Resume } from '../compute/jobs.gen.js';
+import type { DatasetFormat, DatasetRef, Resume } from '../compute/jobs.gen.js';
+import { readChannels } from './channels.js';
 import { checkpointFolder, resumeState, savedEpochs } from './checkpoints.js';
-import { type DomainContext, requireClassification } from './context.js';
+import { type DomainContext, requireUsable } from './context.js';
 import { DatasetStatus, type ProjectType } from './enums.js';
 import { invalidArgument, notReady } from './errors.js';
-import { type ClassificationPlan, planClassification } from './params/index.js';
-import type { TaskRecord, TrainingRecord } from './records.js';
+import { type ParamsPlan, planClassification, planSegmentation } from './params/index.js';
+import type { DatasetRecord, TaskRecord, TrainingRecord } from './records.js';
 
-export interface TrainingPlan extends ClassificationPlan {
+export interface TrainingPlan extends ParamsPlan {
   taskType: ProjectType;
-  datasetPath: string;
+  dataset: DatasetRef;
 }
 
-/** Throws when the task's type cannot be trained or its data is not ready. */
-export async function planTraining(context: DomainContext, task: TaskRecord, type: ProjectType): Promise<TrainingPlan> {
-  requireClassification(type, 'Training');
+const FORMATS: Readonly<Record<ProjectType, DatasetFormat>> = {
+  classification: 'image_folder',
+  detection: 'voc',
+  segmentation: 'segmentation_pairs',
+  instance_segmentation: 'coco',
+};
+
+/** A dataset as jobs read it. */
+export const datasetRef = ({ type, path }: DatasetRecord): DatasetRef => ({ format: FORMATS[type], root: path });
+
+/** The dataset of a task's project, which must be split. */
+export function readyDataset(context: DomainContext, task: TaskRecord): DatasetRecord {
   const did = context.store.get('project', task.pid)?.did ?? '';
   const dataset = context.store.get('dataset', did);
   if (dataset === undefined) throw notReady(`The project ${task.pid} has no dataset.`, 'Bind one with PUT /workspace.');
   if (dataset.status !== DatasetStatus.XSPLITED) {
     const imported = dataset.status === DatasetStatus.XCOPYDONE;
     throw notReady(
-      `The dataset ${did} is not ready for training: it ${imported ? 'is not split' : 'is not imported'}.`,
+      `The dataset ${did} is not ready: it ${imported ? 'is not split' : 'is not imported'}.`,
       imported ? 'Split it first (PUT /dataset/split).' : 'Import it first (PUT /dataset).',
     );
   }
+  return dataset;
+}
+
+/** Throws when the task's type cannot be trained or its data is not ready. */
+export async function planTraining(context: DomainContext, task: TaskRecord, type: ProjectType): Promise<TrainingPlan> {
+  requireUsable(type, 'Training');
+  const dataset = readyDataset(context, task);
   const { gpus } = await context.compute.devices();
-  const plan = planClassification(task.params, {
+  const plan = (type === 'segmentation' ? planSegmentation : planClassification)(task.params, {
     trainImages: dataset.counts?.train ?? 0,
     gpus: gpus.map((gpu) => gpu.index),
+    ...(dataset.remote === true ? { channels: await readChannels(dataset.path) } : {}),
   });
-  return { ...plan, taskType: type, datasetPath: dataset.path };
+  return { ...plan, taskType: type, dataset: datasetRef(dataset) };
 }
 
 /**

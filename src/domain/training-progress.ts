@@ -1,6 +1,7 @@
 /** Live progress of one training: newest values in memory, stored at most once a second, evaluations and checkpoints at once. */
 import type { JobEvent } from '../compute/jobs.gen.js';
 import type { DomainContext } from './context.js';
+import { pruningView } from './pruned-training.js';
 import type { CurvePoint, MetricValues, TaskRecord, TrainingRecord } from './records.js';
 
 const STORE_MS = 1000;
@@ -38,6 +39,7 @@ export const freshRecord = (
   epochs: {},
   best_epoch: null,
   best_metrics: null,
+  pruning: null,
   notes: [],
   ...(before === undefined
     ? {}
@@ -48,6 +50,7 @@ export const freshRecord = (
         epochs: before.epochs,
         best_epoch: before.best_epoch,
         best_metrics: before.best_metrics,
+        pruning: before.pruning ?? null,
         notes: before.notes,
       }),
 });
@@ -108,6 +111,9 @@ export class TrainingProgress {
       case 'saved':
         this.#saved(event.epoch, event.best);
         return;
+      case 'pruned':
+        this.#pruned(event);
+        return;
       case 'warning':
         this.note(event.message);
         return;
@@ -151,8 +157,8 @@ export class TrainingProgress {
     const now = performance.now();
     if (now - this.#publishedAt < PUBLISH_MS && step !== steps) return;
     this.#publishedAt = now;
-    const { eta, num_epochs, images_per_second, step_seconds, data_wait_seconds } = event;
-    const pace = { images_per_second, step_seconds, data_wait_seconds };
+    const { eta, num_epochs, images_per_second, step_seconds, data_wait_seconds, cache_hit_rate = null } = event;
+    const pace = { images_per_second, step_seconds, data_wait_seconds, cache_hit_rate };
     this.#context.events.publish('progress', {
       ...{ id: this.#task.id, epoch, num_epochs, step, steps, eta, metrics },
       ...pace,
@@ -173,6 +179,13 @@ export class TrainingProgress {
       epochs: { ...this.#record.epochs, [epoch]: known },
       ...(best ? { best_epoch: epoch, best_metrics: known } : {}),
     });
+    void this.#store();
+  }
+
+  #pruned({ type: _, ...pruning }: Extract<JobEvent, { type: 'pruned' }>): void {
+    this.update({ pruning });
+    const { ratios, tolerance, ...sizes } = pruningView(pruning);
+    this.#context.events.publish('pruned', { id: this.#task.id, ...sizes });
     void this.#store();
   }
 

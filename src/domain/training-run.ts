@@ -1,13 +1,14 @@
 /** One training from its begun state to its stored end: weights, the job, what it is doing, how it ended. */
 import { appendFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { JobOutcome, JobSpec, Resume } from '../compute/jobs.gen.js';
+import type { JobOutcome, JobSpec, PruneSpec, Resume } from '../compute/jobs.gen.js';
 import type { JobHandle, JobState } from '../compute/ports.js';
 import { resumeState, savedEpochs } from './checkpoints.js';
-import { type DomainContext, explain, shown } from './context.js';
+import { type DomainContext, explain, JOB_MESSAGES, shown } from './context.js';
 import type { TrainLog } from './contracts.js';
 import { OarlockError } from './errors.js';
 import { isWeightsPath } from './params/index.js';
+import { isPruningTask, prunedStart } from './pruned-training.js';
 import type { TaskRecord, TrainingRecord } from './records.js';
 import { next } from './states.js';
 import { localTime } from './time.js';
@@ -45,18 +46,16 @@ export async function settleTraining(
   if (settled !== undefined) publishTask(context, settled, false);
 }
 
-const MESSAGES: Readonly<Record<JobState, string>> = {
-  queued: 'Waiting for a device.',
-  starting: 'Starting.',
-  running: '',
-  stalled: 'No sign of life for a while.',
-  stopping: 'Stopping.',
-};
+/** What a training without a state of its own begins with. */
+interface StartPoint {
+  weights: string | null;
+  prune?: PruneSpec;
+}
 
 export class TrainingRun {
   readonly progress: TrainingProgress;
   /** What it is doing beside training itself; empty while it trains. */
-  message = MESSAGES.queued;
+  message = JOB_MESSAGES.queued;
   download: Exclude<TrainLog['download_status'], string> | undefined;
   /** The end is stored. */
   readonly done: Promise<void>;
@@ -112,7 +111,7 @@ export class TrainingRun {
 
   /** Resolves when the end is stored. */
   async stop(reason?: string): Promise<void> {
-    this.message = MESSAGES.stopping;
+    this.message = JOB_MESSAGES.stopping;
     this.#reason = reason;
     this.giveUp(new OarlockError('conflict', 'The training was stopped.'));
     await this.#handle?.stop();
@@ -129,11 +128,11 @@ export class TrainingRun {
     // A resumed training goes on with its logs; a fresh one has an empty one, which clients may open at any time.
     if (this.#resume.from === 'fresh') await writeFile(this.#errLog, '').catch(() => {});
     try {
-      const weights = (await this.#needsWeights()) ? await this.#weights() : null;
+      const start = (await this.#needsWeights()) ? await this.#startPoint() : { weights: null };
       this.#abort.signal.throwIfAborted();
-      if (this.#resume.from === 'fresh') await this.#clearOutput(weights);
+      if (this.#resume.from === 'fresh') await this.#clearOutput(start.weights);
       if (this.#resume.from === 'epoch') await this.#discard('output/resume');
-      this.#handle = this.#submit(weights);
+      this.#handle = this.#submit(start);
       submitted();
       end = this.#endOf(await this.#handle.outcome);
     } catch (error) {
@@ -158,13 +157,23 @@ export class TrainingRun {
     return (await resumeState(this.#task)) === undefined && (await savedEpochs(this.#task)).length === 0;
   }
 
+  async #startPoint(): Promise<StartPoint> {
+    if (isPruningTask(this.#task)) return prunedStart(this.#context, this.#task);
+    return { weights: await this.#weights() };
+  }
+
   async #weights(): Promise<string | null> {
     const { pretrainWeights: wanted, params, taskType: type } = this.#plan;
     if (wanted === null) return null;
     this.#fetching = true;
     this.message = `Looking for the pretrained weights ${wanted}.`;
     const path = await this.#context.weights.resolve(
-      { type, model: params.model, wanted },
+      {
+        type,
+        model: params.model,
+        backbone: 'backbone' in params ? (params.backbone ?? undefined) : undefined,
+        wanted,
+      },
       {
         signal: this.#abort.signal,
         onProgress: ({ downloaded, total, bytesPerSecond }) => {
@@ -178,7 +187,7 @@ export class TrainingRun {
     if (this.download !== undefined) this.progress.update({ download_status: 'Done' });
     this.download = undefined;
     this.#fetching = false;
-    this.message = MESSAGES.queued;
+    this.message = JOB_MESSAGES.queued;
     return path;
   }
 
@@ -196,18 +205,18 @@ export class TrainingRun {
     await this.#trash.sweep();
   }
 
-  #submit(weights: string | null): JobHandle {
-    const { taskType, datasetPath, params, cuda, precision } = this.#plan;
+  #submit({ weights, prune }: StartPoint): JobHandle {
+    const { dataset, params, cuda, precision } = this.#plan;
     const { id, path } = this.#task;
     const spec: JobSpec = {
       kind: 'train',
       task_id: id,
-      task_type: taskType,
       task_dir: path,
-      dataset: { format: 'image_folder', root: datasetPath },
+      dataset,
       params,
       weights,
       resume: this.#resume,
+      ...(prune === undefined ? {} : { prune }),
       device: { cuda, threads: this.#context.config.threads, precision },
     };
     return this.#context.compute.submit({
@@ -222,7 +231,7 @@ export class TrainingRun {
   }
 
   #onState(state: JobState, message: string | undefined): void {
-    this.message = state === 'running' ? '' : (message ?? MESSAGES[state]);
+    this.message = state === 'running' ? '' : (message ?? JOB_MESSAGES[state]);
     const queued = state === 'queued';
     this.progress.update({ queued });
     publishTask(this.#context, this.#task, queued);

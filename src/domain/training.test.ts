@@ -41,7 +41,7 @@ describe('starting a training', () => {
     const tid = await h.task();
     await assert.rejects(training.start(tid, { pruned_flops: 0.3 }), { code: 'invalid_argument' });
     const pruning = await tasks.create({ pid: tasks.get(tid).pid, parent_id: tid });
-    await assert.rejects(training.start(pruning.id), { code: 'unsupported' });
+    await assert.rejects(training.start(pruning.id), { code: 'not_ready', message: /no best model/ });
     await assert.rejects(training.stop(tid), { code: 'conflict', context: { state: 'XINIT' } });
     await assert.rejects(training.resume(tid), { code: 'conflict' });
     const detection = await projects.create({ name: 'd', desc: '', type: 'detection' });

@@ -1,9 +1,10 @@
 /** Training: start, resume, stop, recovery. One run is in training-run.ts, what is read of it in training-log.ts. */
 import type { Resume } from '../compute/jobs.gen.js';
 import { type DomainContext, explain, Locks, shown } from './context.js';
-import type { TasksApi, TrainingApi, TrainLog } from './contracts.js';
-import { conflict, invalidArgument, notFound, notReady, OarlockError, unsupported } from './errors.js';
+import type { PruneRequest, TasksApi, TrainingApi, TrainLog } from './contracts.js';
+import { conflict, notFound, notReady, OarlockError } from './errors.js';
 import { isWeightsPath } from './params/index.js';
+import { isPruningTask, prunedStart, pruneNotes, pruneParams } from './pruned-training.js';
 import type { CurvePoint, MetricValues, TaskRecord, TrainingRecord } from './records.js';
 import { IN_TRAINING, next, stateName } from './states.js';
 import { allEpochs, bestMetric, trainLog } from './training-log.js';
@@ -11,6 +12,8 @@ import { planTraining, recoveryPoint, resumePoint, type TrainingPlan } from './t
 import { freshRecord } from './training-progress.js';
 import { publishTask, settleTraining, TrainingRun } from './training-run.js';
 import type { Trash } from './trash.js';
+
+type BeginEvent = 'train' | 'pruneTrain' | 'resume' | 'resumePrune';
 
 export class Training implements TrainingApi {
   readonly #context: DomainContext;
@@ -28,29 +31,25 @@ export class Training implements TrainingApi {
     this.#refuseWhileJobs = refuseWhileJobs;
   }
 
-  async start(tid: string, prune: { eval_metric_loss?: number; pruned_flops?: number } = {}): Promise<void> {
-    const asksPruning = prune.eval_metric_loss !== undefined || prune.pruned_flops !== undefined;
+  async start(tid: string, prune: PruneRequest = {}): Promise<void> {
     await this.#locks.run(tid, async () => {
-      const task = this.#tasks.get(tid);
-      next('task', tid, task.status, 'train');
-      if (asksPruning && task.parent_id === '') {
-        throw invalidArgument(
-          prune.pruned_flops === undefined ? 'eval_metric_loss' : 'pruned_flops',
-          `${tid} is no pruning task.`,
-          'Create one with parent_id, the task whose model is to be pruned.',
-        );
-      }
-      if (asksPruning || task.parent_id !== '') throw unsupported('Pruned training is not available yet.');
+      const stored = this.#tasks.get(tid);
+      const task = { ...stored, params: { ...stored.params, ...pruneParams(stored, prune) } };
+      const event = isPruningTask(task) ? 'pruneTrain' : 'train';
+      next('task', tid, task.status, event);
       this.#refuseWhileJobs(task);
       const plan = await this.#plan(task);
+      plan.notes.push(...pruneNotes(prune));
       await this.#context.requireSpace();
+      if (isPruningTask(task))
+        task.params.sensitivities_path = (await prunedStart(this.#context, task)).prune.sensitivities;
       const wanted = plan.pretrainWeights;
       // A path is right or wrong now; a name may take a download.
       if (wanted !== null && isWeightsPath(wanted)) {
         await this.#context.weights.resolve({ type: plan.taskType, model: plan.params.model, wanted });
       }
       const record = freshRecord(tid, plan.params.num_epochs, 'fresh');
-      const begun = await this.#begin(task, 'train', record);
+      const begun = await this.#begin(task, event, record);
       await this.#launch(begun, plan, { from: 'fresh' }, record);
     });
   }
@@ -58,8 +57,8 @@ export class Training implements TrainingApi {
   async resume(tid: string, epoch?: number): Promise<void> {
     await this.#locks.run(tid, async () => {
       const task = this.#tasks.get(tid);
-      next('task', tid, task.status, 'resume');
-      if (task.parent_id !== '') throw unsupported('Pruned training is not available yet.');
+      const event = isPruningTask(task) ? 'resumePrune' : 'resume';
+      next('task', tid, task.status, event);
       this.#refuseWhileJobs(task);
       const from = await resumePoint(task, epoch);
       const plan = await this.#plan(task);
@@ -76,7 +75,7 @@ export class Training implements TrainingApi {
         ...freshRecord(tid, plan.params.num_epochs, 'resume', before),
         resumed_epoch: from.from === 'epoch' ? from.epoch : null,
       };
-      const begun = await this.#begin(task, 'resume', record);
+      const begun = await this.#begin(task, event, record);
       await this.#launch(begun, plan, from, record);
     });
   }
@@ -174,19 +173,21 @@ export class Training implements TrainingApi {
     await this.#launch(task, plan, recoveryPoint(before), record);
   }
 
-  #plan(task: TaskRecord): Promise<TrainingPlan> {
-    return planTraining(this.#context, task, this.#tasks.typeOf(task));
+  async #plan(task: TaskRecord): Promise<TrainingPlan> {
+    const plan = await planTraining(this.#context, task, this.#tasks.typeOf(task));
+    // The parent's model takes the place of pretrained weights.
+    return isPruningTask(task) ? { ...plan, pretrainWeights: null } : plan;
   }
 
-  async #begin(task: TaskRecord, event: 'train' | 'resume', record: TrainingRecord): Promise<TaskRecord> {
+  async #begin(task: TaskRecord, event: BeginEvent, record: TrainingRecord): Promise<TaskRecord> {
     const begun = await this.#context.store.change((tx) => {
       const current = tx.get('task', task.id);
       if (current === undefined) throw notFound('task', task.id);
       const status = next('task', task.id, current.status, event) as TaskRecord['status'];
-      const changed = { ...current, status, message: '' };
+      const changed = { ...current, status, message: '', params: task.params };
       tx.put('task', changed);
       tx.put('training', record);
-      if (event === 'train') tx.clearCurve(task.id);
+      if (event === 'train' || event === 'pruneTrain') tx.clearCurve(task.id);
       return changed;
     });
     publishTask(this.#context, begun, true);

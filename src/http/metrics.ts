@@ -59,13 +59,18 @@ export class HttpMetrics {
         'Seconds that step waited for images (beyond a few percent the data path is too slow).',
       ),
       images_per_second: gauge('oarlock_training_images_per_second', 'Trained images per second.'),
+      cache_hit_rate: gauge(
+        'oarlock_training_cache_hit_rate',
+        "Share of the running epoch's pictures that were found decoded in memory.",
+      ),
     };
     events.subscribe((event) => {
       const { type, data } = event;
       if (type === 'progress') {
         const progress = data as EventData['progress'];
         for (const [key, series] of Object.entries(gauges)) {
-          series.set({ task: progress.id }, progress[key as keyof typeof gauges]);
+          const value = progress[key as keyof typeof gauges];
+          if (value != null) series.set({ task: progress.id }, value);
         }
       } else if (type === 'task') {
         const task = data as EventData['task'];

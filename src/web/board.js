@@ -1,6 +1,6 @@
 /** Training curves of one task, live. */
 import { Chart } from './chart.js';
-import { duration, el, follow, get, pill, short, soon, TASK_STATES } from './common.js';
+import { duration, el, follow, get, pill, pruned, short, soon, TASK_STATES } from './common.js';
 
 const at = (id) => document.getElementById(id);
 const tid = decodeURIComponent(location.pathname.replace(/\/$/, '').split('/').pop());
@@ -8,7 +8,7 @@ at('title').textContent = `${tid}: training curves`;
 document.title = `${tid} · Oarlock`;
 
 /** Metrics worth seeing first. */
-const ORDER = ['loss', 'acc1', 'lr'];
+const ORDER = ['loss', 'acc1', 'miou', 'lr'];
 const rank = (name) => (ORDER.indexOf(name) + ORDER.length + 1) % (ORDER.length + 1);
 
 let data;
@@ -29,6 +29,7 @@ function drawState(live) {
   const eta = live?.eta ?? data.eta;
   if ([3, 15].includes(data.task_status) && eta > 0) facts.push(`${duration(eta)} left`);
   if (data.images_per_second !== null) facts.push(`${short(data.images_per_second)} images/s`);
+  if (data.pruning !== null) facts.push(pruned(data.pruning));
   if (data.best_epoch !== null) facts.push(`best model from epoch ${data.best_epoch}`);
   at('state').replaceChildren(pill([words, colour]), ` ${facts.join(', ')}`);
 }
@@ -87,7 +88,7 @@ function append(series, x, metrics) {
 const redraw = soon(drawCharts, 250);
 load();
 addEventListener('resize', () => data !== undefined && drawCharts());
-follow(['task', 'progress', 'eval'], {
+follow(['task', 'progress', 'eval', 'pruned'], {
   onReset: load,
   onLive(on) {
     at('live').className = on ? 'live on' : 'live';
@@ -95,7 +96,7 @@ follow(['task', 'progress', 'eval'], {
   },
   onEvent(type, event) {
     if (event.id !== tid || data === undefined) return;
-    if (type === 'task') return load();
+    if (type === 'task' || type === 'pruned') return load();
     if (type === 'progress') {
       append('train', (event.epoch - 1) * event.steps + event.step, event.metrics);
       drawState(event);

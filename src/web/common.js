@@ -103,6 +103,13 @@ export function short(value) {
   return String(Number(value.toPrecision(4)));
 }
 
+const less = (before, after) => `${Math.round((1 - after / before) * 100)} % fewer`;
+
+/** What a pruned training has removed. */
+export function pruned({ flops_before, flops_after, parameters_before, parameters_after }) {
+  return `${less(flops_before, flops_after)} FLOPs, ${less(parameters_before, parameters_after)} parameters`;
+}
+
 /** Words and colours of task states. */
 export const TASK_STATES = {
   0: ['not ready', ''],

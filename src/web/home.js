@@ -8,6 +8,7 @@ import {
   get,
   note,
   pill,
+  pruned,
   short,
   soon,
   TASK_STATES,
@@ -19,6 +20,8 @@ const at = (id) => document.getElementById(id);
 const byTime = (a, b) =>
   a.create_time < b.create_time ? 1 : a.create_time > b.create_time ? -1 : b.id.localeCompare(a.id);
 const RUNNING = new Set([3, 15]);
+const ANALYSED = 14;
+const PRUNED = 15;
 const MAX_ROWS = 200;
 
 const state = {
@@ -26,6 +29,8 @@ const state = {
   projects: new Map(),
   /** Task id → { epoch, num_epochs, step, steps, eta, metrics } */
   progress: new Map(),
+  /** Task id → text: what was pruned, or how far the analysis is. */
+  pruning: new Map(),
   /** Task id → { status, text }: why it failed. */
   reasons: new Map(),
 };
@@ -67,6 +72,7 @@ function curlExample() {
 function progressCell(task) {
   const seen = state.progress.get(task.id);
   if (FAILED.has(task.status)) return el('td', {}, note(state.reasons.get(task.id)?.text));
+  if (task.status === ANALYSED) return el('td', {}, note(state.pruning.get(task.id)));
   if (!RUNNING.has(task.status)) return el('td', {});
   if (seen === undefined)
     return el('td', { class: 'note' }, task.queued === true ? 'waiting for a device' : 'starting');
@@ -75,6 +81,7 @@ function progressCell(task) {
   const words = [`epoch ${seen.epoch} of ${seen.num_epochs}`];
   if (seen.eta > 0) words.push(`${duration(seen.eta)} left`);
   if (typeof seen.metrics?.loss === 'number') words.push(`loss ${short(seen.metrics.loss)}`);
+  if (task.status === PRUNED && state.pruning.has(task.id)) words.push(state.pruning.get(task.id));
   return el(
     'td',
     {},
@@ -118,9 +125,18 @@ async function loadTasks() {
         get('project/task/params', { tid: task.id }),
       ]);
       task.queued = log?.queued === true;
+      if (log?.pruning) state.pruning.set(task.id, pruned(log.pruning));
       if (log?.train_metrics?.Epoch === undefined || state.progress.has(task.id)) return;
       const { Epoch: epoch, Step: step, ...metrics } = log.train_metrics;
       state.progress.set(task.id, { epoch, step, steps: 0, num_epochs: train.num_epochs, eta: log.eta, metrics });
+    }),
+  );
+  const analysed = tasks.filter((task) => task.status === ANALYSED);
+  await Promise.all(
+    analysed.slice(0, 20).map(async ({ id: tid }) => {
+      const { prune_log: log } = await get('project/task/metrics', { tid, type: 'prune' });
+      const left = log?.eta ? `, ${log.eta} left` : '';
+      state.pruning.set(tid, log?.progress ? `${log.progress} measured${left}` : 'starting');
     }),
   );
   const failed = tasks.filter((task) => FAILED.has(task.status) && state.reasons.get(task.id)?.status !== task.status);
@@ -130,7 +146,7 @@ async function loadTasks() {
       state.reasons.set(tid, { status, text: message });
     }),
   );
-  if (running.length + failed.length > 0) drawTasks();
+  if (running.length + analysed.length + failed.length > 0) drawTasks();
 }
 
 async function loadProjects() {
@@ -252,7 +268,7 @@ let drawing = false;
 
 loadAll();
 setInterval(loaders.system, 30_000);
-follow(['dataset', 'project', 'task', 'progress', 'job', 'model', 'system'], {
+follow(['dataset', 'project', 'task', 'progress', 'pruned', 'job', 'model', 'system'], {
   onReset: loadAll,
   onLive(on) {
     at('live').className = on ? 'live on' : 'live';
@@ -268,6 +284,10 @@ follow(['dataset', 'project', 'task', 'progress', 'job', 'model', 'system'], {
         drawTasks();
       });
       return;
+    }
+    if (type === 'pruned') {
+      state.pruning.set(data.id, pruned(data));
+      return drawTasks();
     }
     if (type === 'task' && data.status !== undefined && !RUNNING.has(data.status)) state.progress.delete(data.id);
     if (type === 'job') {

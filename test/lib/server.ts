@@ -1,7 +1,7 @@
 /** Starts the built server as a child process and talks to it as a client script does: JSON bodies on every method. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -175,6 +175,22 @@ export class TestServer {
     await this.stop();
     rmSync(this.folder, { recursive: true, force: true });
   }
+}
+
+/** Pids of compute hosts below a server, found by their command line. */
+export function hosts(server: number): number[] {
+  const found: number[] = [];
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const parent = Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${name}/status`, 'utf8'))?.[1]);
+      if (parent === server && readFileSync(`/proc/${name}/cmdline`, 'utf8').includes('host/main'))
+        found.push(Number(name));
+    } catch {
+      // it ended while we looked
+    }
+  }
+  return found;
 }
 
 /** Imports a folder of pictures, splits it and binds a project to it. */

@@ -11,11 +11,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use napi::bindgen_prelude::{Buffer, Either, FnArgs, Function};
 use napi::{Error, Result};
 use napi_derive::napi;
-use oarlock_datasets::{Index, SplitOptions};
+use oarlock_datasets::{
+    ClassifyPipeline, Index, Loader, LoaderConfig, PreviewOptions, Sample, SplitOptions,
+};
 use oarlock_imaging::{
     Limits, decode_file, encode_jpeg, fit_within, inspect, read_file, resize_smooth,
 };
-use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec};
+use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, TaskType};
 use oarlock_weights::pickle::{self, Profile};
 use serde_json::{Value, json};
 
@@ -122,11 +124,32 @@ pub fn thumbnail(path: String, max_side: u32) -> Result<Buffer> {
     Ok(encode_jpeg(&small, 85).map_err(failure)?.into())
 }
 
+/// A PNG of a picture of an imported dataset with its labels drawn in. `options` is a `PreviewOptions`
+/// as JSON.
+#[napi(catch_unwind)]
+pub fn draw_labels(
+    root: String,
+    task_type: String,
+    picture: String,
+    options: String,
+) -> Result<Buffer> {
+    let task_type = read_type(&task_type)?;
+    let options: PreviewOptions = serde_json::from_str(&options).map_err(|e| {
+        let message = format!("the options cannot be read: {e}");
+        thrown(&JobError::new(ErrorCode::InvalidArgument, message))
+    })?;
+    oarlock_datasets::draw_labels(Path::new(&root), task_type, &picture, &options)
+        .map(Buffer::from)
+        .map_err(|e| thrown(&e))
+}
+
 /// Splits an imported dataset by fractions, writes its list files and `statis.json`, and returns
 /// `{labels, train, val, test}` (counts). Without a seed every call gives another order.
 #[napi(catch_unwind)]
 pub fn split_dataset(
     root: String,
+    task_type: String,
+    remote: bool,
     val_split: f64,
     test_split: f64,
     seed: Option<f64>,
@@ -144,17 +167,37 @@ pub fn split_dataset(
         stratify: stratify.unwrap_or(false),
     };
     let root = Path::new(&root);
-    let (index, _) = oarlock_datasets::read_index(root).map_err(|e| thrown(&e))?;
+    let task_type = read_type(&task_type)?;
+    let (index, _) =
+        oarlock_datasets::read_index(root, task_type, remote).map_err(|e| thrown(&e))?;
     let index = oarlock_datasets::split(&index, options).map_err(|e| thrown(&e))?;
-    oarlock_datasets::write_split(root, &index).map_err(|e| thrown(&e))?;
+    oarlock_datasets::write_split(root, task_type, &index).map_err(|e| thrown(&e))?;
     Ok(counts(&index))
 }
 
-/// The `details` object of a dataset folder, derived from its folders and list files.
+/// The `details` object of a dataset folder: of a classification set derived from its folders and list
+/// files, of others as stored, or read anew.
 #[napi(catch_unwind)]
-pub fn dataset_details(root: String) -> Result<String> {
-    let (index, _) = oarlock_datasets::read_index(Path::new(&root)).map_err(|e| thrown(&e))?;
+pub fn dataset_details(root: String, task_type: String, remote: bool) -> Result<String> {
+    let task_type = read_type(&task_type)?;
+    let (index, _) = oarlock_datasets::read_index(Path::new(&root), task_type, remote)
+        .map_err(|e| thrown(&e))?;
     Ok(index.details().to_string())
+}
+
+/// An instance segmentation annotation, `Annotations/<stem>.npy` of a dataset, as JSON: `h`, `w`,
+/// `gt_class`, `gt_bbox` (x1, y1, x2, y2), `gt_poly`.
+#[napi(catch_unwind)]
+pub fn read_annotation(path: String) -> Result<String> {
+    oarlock_datasets::read_annotation(Path::new(&path)).map_err(|e| thrown(&e))
+}
+
+/// A task family by its name on the wire.
+fn read_type(name: &str) -> Result<TaskType> {
+    serde_json::from_value(Value::from(name)).map_err(|_| {
+        let message = format!("there is no type {name}");
+        thrown(&JobError::new(ErrorCode::InvalidArgument, message))
+    })
 }
 
 fn counts(index: &Index) -> String {
@@ -165,6 +208,98 @@ fn counts(index: &Index) -> String {
         "test": index.test.len(),
     })
     .to_string()
+}
+
+/// Validation images of a dataset as a network's input, in the order of their list; for measuring exported models.
+#[napi]
+pub struct ValidationBatches {
+    loader: Loader<ClassifyPipeline>,
+}
+
+/// Images of one size and their classes.
+#[napi(object)]
+pub struct ImageBatch {
+    /// count·crop·crop·3 bytes, RGB.
+    pub pixels: Buffer,
+    /// Class ids.
+    pub labels: Vec<u32>,
+    /// Images.
+    pub count: u32,
+}
+
+#[napi]
+impl ValidationBatches {
+    /// Reads the lists of the dataset in `root`. `threads` 0 = all cores.
+    ///
+    /// # Errors
+    /// `not_ready` when the dataset has no validation images.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(
+        root: String,
+        resize_short: u32,
+        crop: u32,
+        batch_size: u32,
+        threads: u32,
+    ) -> Result<Self> {
+        let root = Path::new(&root);
+        let (index, _) = oarlock_datasets::read_index(root, TaskType::Classification, false)
+            .map_err(|e| thrown(&e))?;
+        let sample = |&place: &usize| {
+            let file = &index.files[place];
+            Sample {
+                path: root.join(&file.picture),
+                label: file.classes.first().map_or(0, |&class| class as i64),
+            }
+        };
+        let samples: Vec<Sample> = index.val.iter().map(sample).collect();
+        if samples.is_empty() {
+            let what = "the dataset has no validation images";
+            return Err(thrown(&JobError::new(ErrorCode::NotReady, what)));
+        }
+        let loader = Loader::new(LoaderConfig {
+            samples: samples.into(),
+            batch_size: batch_size as usize,
+            pipeline: ClassifyPipeline::Eval {
+                crop: (crop as usize, crop as usize),
+                resize_short: resize_short as usize,
+            },
+            shuffle_seed: None,
+            epoch: 0,
+            start_batch: 0,
+            drop_last: false,
+            threads: threads as usize,
+            prefetch: 2,
+            cache: None,
+            memory: None,
+            max_corrupt_fraction: 1.0,
+        });
+        let loader = loader.map_err(|e| failure(JobError::from(e)))?;
+        Ok(Self { loader })
+    }
+
+    /// Number of batches.
+    #[napi(getter)]
+    pub fn batches(&self) -> u32 {
+        self.loader.batches() as u32
+    }
+
+    /// The next batch, waiting for it; null after the last. Images that cannot be read are left out.
+    ///
+    /// # Errors
+    /// `invalid_data` when no image can be read.
+    #[napi(catch_unwind)]
+    pub fn next(&mut self) -> Result<Option<ImageBatch>> {
+        let Some(batch) = self.loader.next() else {
+            return Ok(None);
+        };
+        let batch = batch.map_err(|e| failure(JobError::from(e)))?;
+        let len = batch.n * batch.h * batch.w * 3;
+        Ok(Some(ImageBatch {
+            pixels: batch.images[..len].into(),
+            labels: batch.targets.iter().map(|&l| l as u32).collect(),
+            count: batch.n as u32,
+        }))
+    }
 }
 
 /// Content of a pickle of a PaddleX workspace as plain JSON; `profile` is `statis`, `params`,

@@ -3,22 +3,22 @@
 //! clock, and peak memory.
 //!
 //! The folder holds JPEGs; for `detect` also `boxes.txt` (file, class, x1, y1, x2, y2 a line), for
-//! `segment` also `masks/<stem>.png`. With `--cache` (`classify` only) decoded pictures are kept from turn
-//! to turn, as they are from epoch to epoch of a training.
+//! `segment` also `masks/<stem>.png`. With `--cache` decoded pictures are kept from turn to turn, as they
+//! are from epoch to epoch of a training.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use oarlock_datasets::{
-    ClassifyTrain, DetectTrain, ImageCache, Jitter, Loader, LoaderConfig, Pipeline, Sample,
-    SegmentTrain, is_picture_name,
+    ClassifyPipeline, ClassifyTrain, DetectPipeline, DetectSample, DetectTrain, Fit, ImageCache,
+    Jitter, Loader, LoaderConfig, Pipeline, Sample, SegmentPipeline, SegmentSample, SegmentTrain,
+    is_picture_name,
 };
 use oarlock_imaging::transform::{BoxCrop, Distort, ScaleAspect};
-use oarlock_imaging::{BBox, Interpolation, Limits, Object, Rng, read_file};
+use oarlock_imaging::{BBox, Interpolation, Object};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -50,47 +50,51 @@ fn jitter(range: f32, prob: f32) -> Option<Jitter> {
     Some(Jitter { range, prob })
 }
 
-/// Decode, random resized crop to 224, flip, all four colour changes on every picture; the real loader.
-fn classify(
-    files: &[PathBuf],
-    count: usize,
-    threads: usize,
-    round: u64,
-    cache: Option<Arc<ImageCache>>,
-) -> Result<(), Failure> {
-    let sample = |path: &PathBuf| Sample {
-        path: path.clone(),
-        label: 0,
-    };
-    let samples: Vec<Sample> = files.iter().cycle().take(count).map(sample).collect();
-    let mut loader = Loader::new(LoaderConfig {
-        samples: Arc::new(samples),
-        batch_size: 32,
-        pipeline: Pipeline::ClassifyTrain(ClassifyTrain {
-            crop: (224, 224),
-            scale: (0.88, 1.0),
-            aspect: (0.75, 4.0 / 3.0),
-            horizontal_flip: 0.5,
-            vertical_flip: 0.0,
-            brightness: jitter(0.4, 1.0),
-            contrast: jitter(0.4, 1.0),
-            saturation: jitter(0.4, 1.0),
-            hue: jitter(18.0, 1.0),
-            rotate: None,
+/// Random resized crop to 224, flip, all four colour changes on every picture.
+fn classify() -> ClassifyPipeline {
+    ClassifyPipeline::Train(ClassifyTrain {
+        crop: (224, 224),
+        scale: (0.88, 1.0),
+        aspect: (0.75, 4.0 / 3.0),
+        horizontal_flip: 0.5,
+        vertical_flip: 0.0,
+        brightness: jitter(0.4, 1.0),
+        contrast: jitter(0.4, 1.0),
+        saturation: jitter(0.4, 1.0),
+        hue: jitter(18.0, 1.0),
+        rotate: None,
+    })
+}
+
+/// Colours, expand, crop, resize to 608, flip.
+fn detect() -> DetectPipeline {
+    DetectPipeline::Train(DetectTrain {
+        fit: Fit::Exact(vec![(608, 608)]),
+        mixup: None,
+        distort: Distort {
+            brightness: jitter(0.5, 0.5),
+            contrast: jitter(0.5, 0.5),
+            saturation: jitter(0.5, 0.5),
+            hue: jitter(18.0, 0.5),
+        },
+        expand: Some((4.0, 0.5)),
+        crop: Some(BoxCrop::default()),
+        horizontal_flip: 0.5,
+        interpolations: Interpolation::CV2.to_vec(),
+        fill: [124, 116, 104],
+    })
+}
+
+/// Scale-aspect crop, padding crop to 512, flip, with the label map.
+fn segment() -> SegmentPipeline {
+    SegmentPipeline::Train(SegmentTrain {
+        resize: None,
+        scale_aspect: Some(ScaleAspect {
+            min_ratio: 0.5,
+            aspect: 0.33,
         }),
-        shuffle_seed: Some(round),
-        epoch: 1,
-        start_batch: 0,
-        drop_last: false,
-        threads,
-        prefetch: 4,
-        cache,
-        max_corrupt_fraction: 0.0,
-    })?;
-    while let Some(batch) = loader.next() {
-        loader.recycle(batch?.images);
-    }
-    Ok(())
+        ..SegmentTrain::resized(512, 512, Distort::default())
+    })
 }
 
 fn boxes(folder: &Path) -> Result<HashMap<String, Vec<Object>>, Failure> {
@@ -117,28 +121,56 @@ fn boxes(folder: &Path) -> Result<HashMap<String, Vec<Object>>, Failure> {
     Ok(out)
 }
 
-/// Makes one input: its number, memory for pixels and for labels.
-type Work<'a> = dyn Fn(usize, &mut Vec<u8>, &mut Vec<u8>) -> Result<(), Failure> + Sync + 'a;
+/// Lets the loader make `count` images, and throws them away.
+struct Rate {
+    threads: usize,
+    cache: Option<Arc<ImageCache>>,
+}
 
-/// Runs `work` for 0..count on threads of its own.
-fn spread(count: usize, threads: usize, work: &Work<'_>) -> Result<(), Failure> {
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let (mut out, mut labels) = (Vec::new(), Vec::new());
-        loop {
-            let item = next.fetch_add(1, Ordering::Relaxed);
-            if item >= count {
-                return Ok(());
+impl Rate {
+    fn turns<P: Pipeline>(
+        &self,
+        pipeline: &P,
+        files: &[P::Sample],
+        batch_size: usize,
+    ) -> Result<(), Failure> {
+        let run = |count: usize, round: u64| -> Result<(), Failure> {
+            let mut loader = Loader::new(LoaderConfig {
+                samples: Arc::new(files.iter().cycle().take(count).cloned().collect()),
+                batch_size,
+                pipeline: pipeline.clone(),
+                shuffle_seed: Some(round),
+                epoch: 1,
+                start_batch: 0,
+                drop_last: false,
+                threads: self.threads,
+                prefetch: 4,
+                cache: self.cache.clone(),
+                memory: None,
+                max_corrupt_fraction: 0.0,
+            })?;
+            while let Some(batch) = loader.next() {
+                loader.recycle(batch?.images);
             }
-            work(item, &mut out, &mut labels)?;
+            Ok(())
+        };
+        if self.cache.is_some() {
+            run(files.len(), 0)?;
         }
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|t| t.join().unwrap_or_else(|_| Err("a thread failed".into())))
-    })
+        let mut stdout = std::io::stdout();
+        writeln!(stdout, "{{\"ready\": true}}")?;
+        for (round, line) in std::io::stdin().lock().lines().enumerate() {
+            let line = line?;
+            let count = line.strip_prefix("run ").map(|n| n.trim().parse());
+            let Some(Ok(count)) = count else { break };
+            let started = Instant::now();
+            run(count, round as u64)?;
+            let (rate, peak) = (count as f64 / started.elapsed().as_secs_f64(), peak_bytes());
+            writeln!(stdout, "{{\"rate\": {rate:.2}, \"peak_bytes\": {peak}}}")?;
+            stdout.flush()?;
+        }
+        Ok(())
+    }
 }
 
 fn main() -> Result<(), Failure> {
@@ -149,91 +181,41 @@ fn main() -> Result<(), Failure> {
     };
     let task = option("--task").ok_or("--task?")?;
     let folder = PathBuf::from(option("--folder").ok_or("--folder?")?);
-    let threads = option("--threads").map_or(Ok(1), |t| t.parse())?;
     let files = pictures(&folder)?;
     if files.is_empty() {
         return Err("there are no pictures in the folder".into());
     }
-    let detect = DetectTrain {
-        size: (608, 608),
-        distort: Distort {
-            brightness: jitter(0.5, 0.5),
-            contrast: jitter(0.5, 0.5),
-            saturation: jitter(0.5, 0.5),
-            hue: jitter(18.0, 0.5),
-        },
-        expand: Some((4.0, 0.5)),
-        crop: Some(BoxCrop::default()),
-        horizontal_flip: 0.5,
-        interpolations: Interpolation::CV2.to_vec(),
-        fill: [124, 116, 104],
-    };
-    let segment = SegmentTrain {
-        resize: None,
-        scale_aspect: Some(ScaleAspect {
-            min_ratio: 0.5,
-            aspect: 0.33,
-        }),
-        crop: (512, 512),
-        blur: 0.0,
-        distort: Distort::default(),
-        horizontal_flip: 0.5,
-        vertical_flip: 0.0,
-        fill: [128; 3],
-    };
-    let objects = if task == "detect" {
-        boxes(&folder)?
-    } else {
-        HashMap::new()
-    };
-    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
     let cached = args.iter().any(|a| a == "--cache");
-    let cache = cached.then(|| Arc::new(ImageCache::within_free_memory(0.25)));
-    if cached {
-        classify(&files, files.len(), threads, 0, cache.clone())?;
-    }
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "{{\"ready\": true}}")?;
-    for (round, line) in std::io::stdin().lock().lines().enumerate() {
-        let Some(count) = line?
-            .strip_prefix("run ")
-            .and_then(|n| n.trim().parse().ok())
-        else {
-            break;
-        };
-        let started = Instant::now();
-        let stream = |item: usize| Rng::of(&[round as u64, item as u64]);
-        let limits = Limits::default();
-        match task.as_str() {
-            "classify" => classify(&files, count, threads, round as u64, cache.clone())?,
-            "detect" => spread(count, threads, &|item, out, _| {
-                let path = &files[item % files.len()];
-                let known = name(path).and_then(|n| objects.get(&n));
-                out.resize(608 * 608 * 3, 0);
-                let bytes = read_file(path, &limits)?;
-                let known = known.map_or(&[][..], Vec::as_slice);
-                detect.run(&bytes, known, &mut stream(item), out)?;
-                Ok(())
-            })?,
-            "segment" => spread(count, threads, &|item, out, labels| {
-                let path = &files[item % files.len()];
-                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                let mask = folder.join(format!("masks/{stem}.png"));
-                out.resize(512 * 512 * 3, 0);
-                labels.resize(512 * 512, 0);
-                let (bytes, mask) = (read_file(path, &limits)?, read_file(&mask, &limits)?);
-                segment.run(&bytes, &mask, &mut stream(item), out, labels)?;
-                Ok(())
-            })?,
-            other => return Err(format!("unknown task {other}").into()),
+    let rate = Rate {
+        threads: option("--threads").map_or(Ok(1), |t| t.parse())?,
+        cache: cached.then(|| Arc::new(ImageCache::within_free_memory(0.25))),
+    };
+    match task.as_str() {
+        "classify" => {
+            let sample = |path| Sample { path, label: 0 };
+            let files: Vec<Sample> = files.into_iter().map(sample).collect();
+            rate.turns(&classify(), &files, 32)
         }
-        let rate = count as f64 / started.elapsed().as_secs_f64();
-        writeln!(
-            stdout,
-            "{{\"rate\": {rate:.2}, \"peak_bytes\": {}}}",
-            peak_bytes()
-        )?;
-        stdout.flush()?;
+        "detect" => {
+            let known = boxes(&folder)?;
+            let sample = |path: PathBuf| {
+                let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+                let objects = name.and_then(|n| known.get(&n)).cloned();
+                let objects = objects.unwrap_or_default();
+                DetectSample { path, objects }
+            };
+            let files: Vec<DetectSample> = files.into_iter().map(sample).collect();
+            rate.turns(&detect(), &files, 8)
+        }
+        "segment" => {
+            let sample = |path: PathBuf| {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                let map = folder.join(format!("masks/{stem}.png"));
+                SegmentSample { path, map }
+            };
+            let files: Vec<SegmentSample> = files.into_iter().map(sample).collect();
+            rate.turns(&segment(), &files, 8)
+        }
+        other => Err(format!("unknown task {other}").into()),
     }
-    Ok(())
 }

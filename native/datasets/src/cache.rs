@@ -3,24 +3,24 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use oarlock_imaging::Image;
+use oarlock_imaging::{DecodePlan, Image, ImageInfo, Plane};
 
 const SHARDS: usize = 16;
 
-/// A decoded image and the size it has on disk.
-#[derive(Debug)]
-pub(crate) struct Decoded {
-    pub image: Image,
-    /// (width, height) as displayed, before any scaling by the decoder.
-    pub full: (usize, usize),
+/// What is kept of one file.
+#[derive(Debug, Default)]
+struct Kept {
+    info: Option<ImageInfo>,
+    /// Whole pictures by the denominator of their decode.
+    pictures: Vec<(usize, Arc<Image>)>,
+    map: Option<Arc<Plane>>,
 }
 
-/// Images of one file, by the size that the decode had to cover.
-type Versions = Vec<((usize, usize), Arc<Decoded>)>;
+type Shard = HashMap<PathBuf, Kept>;
 
-/// Decoded images of a dataset, shared by the loaders of all epochs.
+/// Decoded pictures and label maps of a dataset, shared by the loaders of all epochs.
 ///
 /// Nothing is ever thrown out: a training walks through all images once an epoch, and for such
 /// cyclic reading any eviction order keeps fewer hits than keeping what is there.
@@ -28,7 +28,7 @@ type Versions = Vec<((usize, usize), Arc<Decoded>)>;
 pub struct ImageCache {
     budget: usize,
     used: AtomicUsize,
-    shards: Vec<Mutex<HashMap<PathBuf, Versions>>>,
+    shards: Vec<Mutex<Shard>>,
 }
 
 impl ImageCache {
@@ -57,22 +57,29 @@ impl ImageCache {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, path: &Path) -> &Mutex<HashMap<PathBuf, Versions>> {
+    fn shard(&self, path: &Path) -> MutexGuard<'_, Shard> {
         use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(path);
-        &self.shards[hash as usize % SHARDS]
+        self.shards[hash as usize % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn get(&self, path: &Path, cover: (usize, usize)) -> Option<Arc<Decoded>> {
-        let shard = self
-            .shard(path)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        shard
-            .get(path)?
-            .iter()
-            .find(|(c, _)| *c == cover)
+    /// The header of a picture that is kept.
+    pub(crate) fn info(&self, path: &Path) -> Option<ImageInfo> {
+        self.shard(path).get(path)?.info
+    }
+
+    pub(crate) fn picture(&self, path: &Path, denominator: usize) -> Option<Arc<Image>> {
+        let shard = self.shard(path);
+        let mut versions = shard.get(path)?.pictures.iter();
+        versions
+            .find(|(d, _)| *d == denominator)
             .map(|(_, image)| image.clone())
+    }
+
+    pub(crate) fn map(&self, path: &Path) -> Option<Arc<Plane>> {
+        self.shard(path).get(path)?.map.clone()
     }
 
     /// Whether an image of so many bytes would still fit.
@@ -80,9 +87,31 @@ impl ImageCache {
         self.used().saturating_add(bytes) <= self.budget
     }
 
-    /// Keeps the image if it fits.
-    pub(crate) fn insert(&self, path: &Path, cover: (usize, usize), decoded: &Arc<Decoded>) {
-        let bytes = decoded.image.data().len();
+    /// Keeps a whole picture decoded by this plan, if it fits.
+    pub(crate) fn insert_picture(&self, path: &Path, plan: &DecodePlan, image: &Arc<Image>) {
+        self.insert(path, image.data().len(), |kept| {
+            if kept.pictures.iter().any(|(d, _)| *d == plan.denominator) {
+                return false;
+            }
+            kept.info = Some(plan.info);
+            kept.pictures.push((plan.denominator, image.clone()));
+            true
+        });
+    }
+
+    /// Keeps a label map, if it fits.
+    pub(crate) fn insert_map(&self, path: &Path, map: &Arc<Plane>) {
+        self.insert(path, map.data().len(), |kept| {
+            let first = kept.map.is_none();
+            if first {
+                kept.map = Some(map.clone());
+            }
+            first
+        });
+    }
+
+    /// Reserves the bytes, then lets `keep` put them in; false = another thread was first.
+    fn insert(&self, path: &Path, bytes: usize, keep: impl FnOnce(&mut Kept) -> bool) {
         let reserved = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -91,15 +120,8 @@ impl ImageCache {
         if reserved.is_err() {
             return;
         }
-        let mut shard = self
-            .shard(path)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let versions = shard.entry(path.to_owned()).or_default();
-        if versions.iter().any(|(c, _)| *c == cover) {
-            self.used.fetch_sub(bytes, Ordering::Relaxed); // another thread was first
-        } else {
-            versions.push((cover, decoded.clone()));
+        if !keep(self.shard(path).entry(path.to_owned()).or_default()) {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }
@@ -145,21 +167,23 @@ mod tests {
 
     #[test]
     fn never_holds_more_than_the_budget_and_keeps_what_it_has() {
-        let cache = ImageCache::new(3 * 10 * 10 * 2 + 5);
-        let image = || {
-            Arc::new(Decoded {
-                image: Image::filled(10, 10, [1; 3]),
-                full: (10, 10),
-            })
-        };
-        for name in ["a", "b", "c"] {
-            cache.insert(Path::new(name), (8, 8), &image());
+        let cache = ImageCache::new(3 * 10 * 10 * 2 + 105);
+        let image = Arc::new(Image::filled(10, 10, [1; 3]));
+        let png = oarlock_imaging::encode_png(&image).unwrap();
+        let plan = oarlock_imaging::plan(&png, &Default::default(), None).unwrap();
+        for name in ["a", "b", "c", "a"] {
+            cache.insert_picture(Path::new(name), &plan, &image);
         }
-        cache.insert(Path::new("a"), (8, 8), &image());
-        assert_eq!(cache.used(), 600);
-        assert!(cache.get(Path::new("a"), (8, 8)).is_some());
-        assert!(cache.get(Path::new("a"), (9, 8)).is_none());
-        assert!(cache.get(Path::new("c"), (8, 8)).is_none());
+        let map = Arc::new(Plane::filled(10, 10, 1));
+        for name in ["m", "n", "m"] {
+            cache.insert_map(Path::new(name), &map);
+        }
+        assert_eq!(cache.used(), 700);
+        assert!(cache.picture(Path::new("a"), 1).is_some());
+        assert!(cache.picture(Path::new("a"), 2).is_none());
+        assert!(cache.picture(Path::new("c"), 1).is_none());
+        assert_eq!(cache.info(Path::new("b")), Some(plan.info));
+        assert!(cache.map(Path::new("m")).is_some() && cache.map(Path::new("n")).is_none());
         assert!(ImageCache::within_free_memory(0.25).budget() > 1 << 20);
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use oarlock_imaging::{Limits, decode_region, plan, read_file};
+use oarlock_imaging::{ImageError, Limits, decode_region, plan, read_file};
 
 /// Reads and decodes one picture completely, so that truncated files are found. JPEG is decoded at
 /// 1/8: every coded bit is still read, but hardly any pixel computed.
-pub fn check_picture(path: &Path) -> Result<(), oarlock_imaging::ImageError> {
+pub fn check_picture(path: &Path) -> Result<(), ImageError> {
     let limits = Limits::default();
     let bytes = read_file(path, &limits)?;
     let plan = plan(&bytes, &limits, Some((1, 1)))?;
@@ -57,4 +57,17 @@ pub fn parallel<T: Send>(
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(item, _)| *item);
     results
+}
+
+/// What to do about a file that cannot be read.
+pub(crate) fn remedy(error: &ImageError) -> &'static str {
+    match error {
+        ImageError::Io(_, std::io::ErrorKind::PermissionDenied) => {
+            "give the server read permission"
+        }
+        ImageError::Io(..) => "check the file and the disk",
+        ImageError::TooManyPixels { .. } | ImageError::TooManyBytes { .. } => "shrink the picture",
+        ImageError::Unsupported { .. } => "save it as JPEG or PNG",
+        _ => "replace or remove the file",
+    }
 }

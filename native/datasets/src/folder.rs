@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::scan::{Listing, is_picture_name, join};
 use crate::text::{lines, normal_path, read_text};
-use crate::{DataError, Index, Problems, Sample};
+use crate::{DataError, Entry, Index, Problems, Sample};
 
-const LABELS: &str = "labels.txt";
-const LISTS: [&str; 3] = ["train_list.txt", "val_list.txt", "test_list.txt"];
+pub(crate) const LABELS: &str = "labels.txt";
+pub(crate) const LISTS: [&str; 3] = ["train_list.txt", "val_list.txt", "test_list.txt"];
 
 /// Reads labels, files and split from folders or list files; no picture is opened.
 pub fn index(root: &Path, listing: &Listing, problems: &mut Problems) -> Index {
@@ -17,6 +17,14 @@ pub fn index(root: &Path, listing: &Listing, problems: &mut Problems) -> Index {
         index_split(root, listing, problems)
     } else {
         index_folders(listing, problems)
+    }
+}
+
+fn entry(picture: String, class: usize) -> Entry {
+    Entry {
+        picture,
+        annotation: String::new(),
+        classes: vec![class],
     }
 }
 
@@ -49,9 +57,11 @@ fn index_folders(listing: &Listing, problems: &mut Problems) -> Index {
         }
         let label = index.labels.len();
         index.labels.push(folder.clone());
-        index
-            .files
-            .extend(pictures.into_iter().map(|file| (join(folder, file), label)));
+        index.files.extend(
+            pictures
+                .into_iter()
+                .map(|file| entry(join(folder, file), label)),
+        );
     }
     if others > 0 {
         problems.warn(format!("{others} files in class folders are no pictures (.jpg, .jpeg, .png, .bmp) and are not used"));
@@ -67,7 +77,8 @@ fn index_folders(listing: &Listing, problems: &mut Problems) -> Index {
     index
 }
 
-fn read_labels(root: &Path, problems: &mut Problems) -> Vec<String> {
+/// The class names of `labels.txt`.
+pub(crate) fn read_labels(root: &Path, problems: &mut Problems) -> Vec<String> {
     let text = match read_text(&root.join(LABELS)) {
         Ok(text) => text,
         Err(error) => {
@@ -96,10 +107,7 @@ fn read_labels(root: &Path, problems: &mut Problems) -> Vec<String> {
 }
 
 fn index_split(root: &Path, listing: &Listing, problems: &mut Problems) -> Index {
-    let mut index = Index {
-        split: true,
-        ..Index::default()
-    };
+    let mut index = Index::default();
     for file in [LABELS, LISTS[1]] {
         if !listing.contains(file) {
             problems.add(
@@ -113,25 +121,48 @@ fn index_split(root: &Path, listing: &Listing, problems: &mut Problems) -> Index
     if listing.contains(LABELS) {
         index.labels = read_labels(root, problems);
     }
+    let labels = index.labels.clone();
+    take_lists(
+        &mut index,
+        listing,
+        problems,
+        "class id",
+        |list, problems| read_list(root, list, listing, &labels, problems),
+    );
+    warn_of_unused(&index, listing, is_picture_name, problems);
+    index
+}
+
+/// Fills files and split of the index from the list files that are there; `read` gives the right lines of
+/// one, whose second column is called `second`.
+pub(crate) fn take_lists(
+    index: &mut Index,
+    listing: &Listing,
+    problems: &mut Problems,
+    second: &str,
+    mut read: impl FnMut(&str, &mut Problems) -> Vec<Entry>,
+) {
+    index.split = true;
     let mut places: HashMap<String, usize> = HashMap::new();
     for (number, list) in LISTS.into_iter().enumerate() {
         if !listing.contains(list) {
             continue;
         }
-        let entries = read_list(root, list, listing, &index.labels, problems);
-        if entries.is_empty() && number < 2 {
+        let before = problems.count();
+        let entries = read(list, problems);
+        if entries.is_empty() && number < 2 && problems.count() == before {
             problems.add(
                 list,
                 None,
                 "it names no picture",
-                "write one line a picture: path, blank, class id",
+                format!("write one line a picture: path, blank, {second}"),
             );
         }
         let mut inside = HashSet::new();
         let mut repeated = 0;
-        for (path, label) in entries {
-            let place = *places.entry(path.clone()).or_insert_with(|| {
-                index.files.push((path, label));
+        for entry in entries {
+            let place = *places.entry(entry.picture.clone()).or_insert_with(|| {
+                index.files.push(entry);
                 index.files.len() - 1
             });
             if !inside.insert(place) {
@@ -150,6 +181,10 @@ fn index_split(root: &Path, listing: &Listing, problems: &mut Problems) -> Index
             ));
         }
     }
+    warn_of_shared(index, problems);
+}
+
+pub(crate) fn warn_of_shared(index: &Index, problems: &mut Problems) {
     let train: HashSet<usize> = index.train.iter().copied().collect();
     let shared = index
         .val
@@ -160,15 +195,24 @@ fn index_split(root: &Path, listing: &Listing, problems: &mut Problems) -> Index
     if shared > 0 {
         problems.warn(format!("{shared} pictures are used for training and for validation or test; their accuracy says little"));
     }
-    let used: HashSet<&str> = index.files.iter().map(|(path, _)| path.as_str()).collect();
+}
+
+/// Tells how many pictures of the folder the split leaves out.
+pub(crate) fn warn_of_unused(
+    index: &Index,
+    listing: &Listing,
+    is_picture: impl Fn(&str) -> bool,
+    problems: &mut Problems,
+) {
+    let mut used: HashSet<&str> = index.files.iter().map(|f| f.picture.as_str()).collect();
+    used.extend(index.files.iter().map(|f| f.annotation.as_str()));
     let unused = listing
         .paths()
-        .filter(|p| is_picture_name(p) && !used.contains(p.as_str()))
+        .filter(|p| is_picture(p) && !used.contains(p.as_str()))
         .count();
     if unused > 0 {
         problems.warn(format!("{unused} pictures are in no list and are not used"));
     }
-    index
 }
 
 /// Lines of a list file that are right: path and class id.
@@ -178,7 +222,7 @@ fn read_list(
     listing: &Listing,
     labels: &[String],
     problems: &mut Problems,
-) -> Vec<(String, usize)> {
+) -> Vec<Entry> {
     let text = match read_text(&root.join(list)) {
         Ok(text) => text,
         Err(error) => {
@@ -255,9 +299,20 @@ fn read_list(
             );
             continue;
         }
-        entries.push((path, id));
+        entries.push(entry(path, id));
     }
     entries
+}
+
+/// The class names of an imported and split dataset (`labels.txt`), in order of their ids. Errors: the file
+/// is missing or names none.
+pub fn read_class_names(root: &Path) -> Result<Vec<String>, DataError> {
+    let mut problems = Problems::default();
+    let labels = read_labels(root, &mut problems);
+    match problems.list().first() {
+        Some(first) => Err(DataError::Invalid(first.to_string())),
+        None => Ok(labels),
+    }
 }
 
 /// An imported and split dataset, ready for training.

@@ -1,23 +1,23 @@
 //! The import job: check a folder, copy it, describe it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use oarlock_imaging::ImageError;
-use oarlock_jobs::{ErrorCode, ImportResult, ImportSpec, JobError, JobEvent, TaskType};
+use oarlock_jobs::{
+    ErrorCode, ImportResult, ImportSpec, JobError, JobEvent, SourceFormat, TaskType,
+};
 
-use crate::check::{check_picture, parallel};
-use crate::scan::{Listing, join, root_of, scan};
-use crate::{Index, Problems, folder};
+use serde_json::Value;
+
+use crate::instances::is_pickle;
+use crate::scan::{Listing, root_of, scan};
+use crate::sets::{self, Later, Set, Work};
+use crate::{Index, Problems, convert, folder};
 use oarlock_files::{copy_file, replace_folder, sibling, sync_tree, write_bytes};
 
-/// Progress is told at most this often.
-const TELL_EVERY: Duration = Duration::from_millis(100);
-
 /// Where an import fails, as `context.stage` of its error: tells XCHECKFAIL from XCOPYFAIL.
-const CHECKING: &str = "checking";
+pub(crate) const CHECKING: &str = "checking";
 const COPYING: &str = "copying";
 
 /// Checks a source folder and copies it to its place; the source is never changed.
@@ -31,83 +31,30 @@ pub fn import(
     events: &(dyn Fn(JobEvent) + Sync),
     cancel: &AtomicBool,
 ) -> Result<ImportResult, JobError> {
-    if spec.task_type != TaskType::Classification {
-        let message = "datasets of this type cannot be imported: not available yet";
-        return Err(JobError::new(ErrorCode::Unsupported, message).with("stage", CHECKING));
-    }
-    let job = Import {
-        spec,
+    let work = Work {
         events,
         cancel,
+        threads: spec.threads as usize,
     };
+    let job = Import { spec, work };
     let checked = job.check().map_err(|e| e.with("stage", CHECKING))?;
     job.place(checked).map_err(|e| e.with("stage", COPYING))
 }
 
 struct Import<'a> {
     spec: &'a ImportSpec,
-    events: &'a (dyn Fn(JobEvent) + Sync),
-    cancel: &'a AtomicBool,
+    work: Work<'a>,
 }
 
 struct Checked {
     root: PathBuf,
-    listing: Listing,
-    index: Index,
+    /// Path in the source, path in the dataset.
+    copies: Vec<(String, String)>,
+    set: Set,
     warnings: Vec<String>,
 }
 
 impl Import<'_> {
-    fn threads(&self) -> usize {
-        match self.spec.threads {
-            0 => {
-                std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1))
-            }
-            n => n as usize,
-        }
-    }
-
-    fn stopped(&self) -> Result<(), JobError> {
-        if self.cancel.load(Ordering::Relaxed) {
-            Err(JobError::cancelled())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn tell(&self, stage: &str, done: usize, total: usize) {
-        let (done, total) = (done as u64, total as u64);
-        (self.events)(JobEvent::Progress {
-            done,
-            total,
-            stage: stage.to_owned(),
-            eta: None,
-        });
-    }
-
-    /// Runs `work` over all items with progress.
-    fn each<T: Send>(
-        &self,
-        stage: &str,
-        total: usize,
-        work: &(dyn Fn(usize) -> Option<T> + Sync),
-    ) -> Result<Vec<(usize, T)>, JobError> {
-        self.tell(stage, 0, total);
-        let last = Mutex::new(Instant::now());
-        let done = |so_far: usize| {
-            if let Ok(mut last) = last.try_lock()
-                && last.elapsed() >= TELL_EVERY
-            {
-                *last = Instant::now();
-                self.tell(stage, so_far, total);
-            }
-        };
-        let results = parallel(total, self.threads(), self.cancel, &done, work);
-        self.stopped()?;
-        self.tell(stage, total, total);
-        Ok(results)
-    }
-
     fn check(&self) -> Result<Checked, JobError> {
         let given = &self.spec.source;
         let root = root_of(Path::new(given)).map_err(|reason| {
@@ -116,39 +63,74 @@ impl Import<'_> {
         })?;
         let mut problems = Problems::default();
         let listing = scan(&root, &mut problems);
-        let index = folder::index(&root, &listing, &mut problems);
-        self.stopped()?;
-        let bad = self.each(CHECKING, index.files.len(), &|item| {
-            check_picture(&root.join(&index.files[item].0)).err()
-        })?;
-        for (item, error) in bad {
-            problems.add(
-                &index.files[item].0,
-                None,
-                error.to_string(),
-                remedy(&error),
-            );
-        }
+        let (task_type, remote) = (self.spec.task_type, self.spec.remote);
+        let (copies, set) = match self.foreign(&root, &listing) {
+            Some(format) => {
+                // What lies deeper counts here.
+                problems = Problems::default();
+                problems.warn(format!(
+                    "the annotations were converted from {}",
+                    convert::title(format)
+                ));
+                let converted =
+                    convert::convert(format, task_type, &root, &self.work, &mut problems)?;
+                (converted.copies, converted.set)
+            }
+            None => {
+                let kind = (task_type, remote);
+                let set = sets::check(kind, &root, &listing, &self.work, &mut problems)?;
+                let same = |path: String| (path.clone(), path);
+                (listing.paths().map(same).collect(), set)
+            }
+        };
         let warnings = problems.into_error()?;
         Ok(Checked {
             root,
-            listing,
-            index,
+            copies,
+            set,
             warnings,
         })
+    }
+
+    /// The format to convert from, if the folder is not in the format of its type.
+    fn foreign(&self, root: &Path, listing: &Listing) -> Option<SourceFormat> {
+        let ImportSpec {
+            task_type,
+            remote,
+            format,
+            dest,
+            ..
+        } = self.spec;
+        match format {
+            Some(SourceFormat::Native) => None,
+            // What is described in its own place is not changed.
+            _ if Path::new(dest)
+                .canonicalize()
+                .is_ok_and(|place| place == root) =>
+            {
+                None
+            }
+            Some(SourceFormat::Coco) if *task_type == TaskType::InstanceSegmentation => {
+                Some(SourceFormat::Coco)
+                    .filter(|_| !convert::is_native(*task_type, listing, *remote))
+            }
+            Some(format) if *task_type != TaskType::Classification => Some(*format),
+            _ if convert::is_native(*task_type, listing, *remote) => None,
+            _ => convert::recognise(root),
+        }
     }
 
     fn place(&self, checked: Checked) -> Result<ImportResult, JobError> {
         let Checked {
             root,
-            listing,
-            index,
+            copies,
+            set: Set { index, made, later },
             warnings,
         } = checked;
         let dest = Path::new(&self.spec.dest);
         let place = std::fs::canonicalize(dest).unwrap_or_else(|_| dest.to_owned());
         let details = index.details();
-        let statis = details.to_string();
+        let written = written(self.spec.task_type, &index, made, &details);
         let result = |files: u64| ImportResult {
             details,
             split: index.split,
@@ -156,11 +138,17 @@ impl Import<'_> {
             warnings,
         };
         if place == root {
-            for (name, text) in lists(&index).into_iter().chain([("statis.json", statis)]) {
+            for (name, content) in &written {
                 let file = place.join(name);
-                if std::fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
-                    write_bytes(&file, text.as_bytes()).map_err(|e| named(name, e))?;
+                if std::fs::read(&file).ok().as_ref() != Some(content) {
+                    write_bytes(&file, content).map_err(|e| named(name, e))?;
                 }
+            }
+            for item in 0..later.as_ref().map_or(0, |later| later.count) {
+                self.work.stopped()?;
+                later
+                    .as_ref()
+                    .map_or(Ok(()), |later| make_in_place(&place, later, item))?;
             }
             return Ok(result(0));
         }
@@ -172,7 +160,11 @@ impl Import<'_> {
         let temporary = sibling(&place, "import");
         remove_leftovers(&place);
         let copied = self
-            .copy(&root, &listing, &index, &temporary, &statis)
+            .copy(&root, &copies, &temporary)
+            .and_then(|files| {
+                self.make(&temporary, &written, later.as_ref())?;
+                Ok(files)
+            })
             .and_then(|files| {
                 replace_folder(&temporary, &place).map_err(|e| named(&self.spec.dest, e))?;
                 Ok(files)
@@ -186,62 +178,99 @@ impl Import<'_> {
     fn copy(
         &self,
         root: &Path,
-        listing: &Listing,
-        index: &Index,
+        files: &[(String, String)],
         target: &Path,
-        statis: &str,
     ) -> Result<u64, JobError> {
-        for (folder, files) in &listing.folders {
-            if folder.is_empty() || !files.is_empty() {
-                let path = if folder.is_empty() {
-                    target.to_owned()
-                } else {
-                    target.join(folder)
-                };
-                std::fs::create_dir_all(path).map_err(|e| named(folder, e))?;
-            }
-        }
-        let files: Vec<String> = listing
-            .folders
+        let folders = files
             .iter()
-            .flat_map(|(folder, files)| files.iter().map(move |file| join(folder, file)))
-            .collect();
+            .filter_map(|(_, to)| Some(to.rsplit_once('/')?.0));
+        let folders: BTreeSet<&str> = folders.chain([""]).collect();
+        for folder in folders {
+            std::fs::create_dir_all(target.join(folder)).map_err(|e| named(folder, e))?;
+        }
         // One failure is enough: the disk is full or broken for the others too.
         let failed = AtomicBool::new(false);
-        let errors = self.each(COPYING, files.len(), &|item| {
+        let errors = self.work.each(COPYING, files.len(), &|item| {
             if failed.load(Ordering::Relaxed) {
                 return None;
             }
-            let name = &files[item];
-            let error = copy_file(&root.join(name), &target.join(name)).err()?;
+            let (name, to) = &files[item];
+            let error = copy_file(&root.join(name), &target.join(to)).err()?;
             failed.store(true, Ordering::Relaxed);
             Some(named(name, error))
         })?;
         if let Some((_, error)) = errors.into_iter().next() {
             return Err(error);
         }
-        for (name, text) in lists(index) {
-            std::fs::write(target.join(name), text).map_err(|e| named(name, e))?;
-        }
-        std::fs::write(target.join("statis.json"), statis).map_err(|e| named("statis.json", e))?;
-        sync_tree(target).map_err(|e| named("the copy", e))?;
-        self.stopped()?;
         Ok(files.len() as u64)
+    }
+
+    /// Writes what the import adds to the copied files.
+    fn make(
+        &self,
+        target: &Path,
+        written: &[(String, Vec<u8>)],
+        later: Option<&Later>,
+    ) -> Result<(), JobError> {
+        if let Some(Later { count, make }) = later {
+            let failed = |item| {
+                let (name, content) = make(item);
+                put(target, &name, &content).err()
+            };
+            let errors = self.work.quietly(*count, &failed)?;
+            if let Some((_, error)) = errors.into_iter().next() {
+                return Err(error);
+            }
+        }
+        for (name, content) in written {
+            put(target, name, content)?;
+        }
+        sync_tree(target).map_err(|e| named("the copy", e))?;
+        self.work.stopped()
     }
 }
 
-/// The list files of a dataset that came split. They keep their meaning, but get the one form that
-/// training reads: UTF-8, `/`, two columns.
-fn lists(index: &Index) -> Vec<(&'static str, String)> {
-    if !index.split {
-        return Vec::new();
+fn put(target: &Path, name: &str, content: &[u8]) -> Result<(), JobError> {
+    let path = target.join(name);
+    let written = path
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(&path, content));
+    written.map_err(|e| named(name, e))
+}
+
+/// A file of a set that is described in its own place; pickles of PaddleX stay for the old server.
+fn make_in_place(place: &Path, later: &Later, item: usize) -> Result<(), JobError> {
+    let (name, content) = (later.make)(item);
+    let path = place.join(&name);
+    let old = std::fs::read(&path).ok();
+    if old
+        .as_ref()
+        .is_some_and(|old| *old == content || is_pickle(old))
+    {
+        return Ok(());
     }
-    vec![
-        ("labels.txt", index.labels_text()),
-        ("train_list.txt", index.list_text(&index.train)),
-        ("val_list.txt", index.list_text(&index.val)),
-        ("test_list.txt", index.list_text(&index.test)),
-    ]
+    path.parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| write_bytes(&path, &content))
+        .map_err(|e| named(&name, e))
+}
+
+/// What an import writes besides the copied files. The list files of a dataset that came split keep
+/// their meaning, but get the one form that training reads: UTF-8, `/`, two columns.
+fn written(
+    task_type: TaskType,
+    index: &Index,
+    made: Vec<(String, Vec<u8>)>,
+    details: &Value,
+) -> Vec<(String, Vec<u8>)> {
+    let text = |(name, text): (&str, String)| (name.to_owned(), text.into_bytes());
+    let mut files = made;
+    files.push(text(("statis.json", details.to_string())));
+    if index.split && task_type != TaskType::InstanceSegmentation {
+        files.extend(index.lists().map(text));
+    }
+    files
 }
 
 /// An input/output failure with the name of the file.
@@ -274,26 +303,34 @@ fn remove_leftovers(place: &Path) {
     }
 }
 
-fn remedy(error: &ImageError) -> &'static str {
-    match error {
-        ImageError::Io(_, std::io::ErrorKind::PermissionDenied) => {
-            "give the server read permission"
-        }
-        ImageError::Io(..) => "check the file and the disk",
-        ImageError::TooManyPixels { .. } | ImageError::TooManyBytes { .. } => "shrink the picture",
-        ImageError::Unsupported { .. } => "save it as JPEG or PNG",
-        _ => "replace or remove the file",
-    }
-}
-
-/// Labels, files and split of a dataset folder, from its list files if it has them, else from its
-/// folders; pictures are not opened. Errors like those of [`import`].
-pub fn read_index(root: &Path) -> Result<(Index, Vec<String>), JobError> {
+/// Labels, files and split of a dataset folder: of a classification set from its list files if it has
+/// them, else from its folders; pictures are not opened. Of other types from `statis.json`, and where that
+/// is lost from the whole folder, every file of which is then read. Errors like those of [`import`].
+pub fn read_index(
+    root: &Path,
+    task_type: TaskType,
+    remote: bool,
+) -> Result<(Index, Vec<String>), JobError> {
     let shown = root.display();
     let root = root_of(root)
         .map_err(|reason| JobError::new(ErrorCode::NotFound, format!("{shown}: {reason}")))?;
+    if task_type != TaskType::Classification {
+        let statis = std::fs::read(root.join("statis.json")).ok();
+        if let Some(index) = statis.and_then(|text| Index::from_details(&text, task_type)) {
+            return Ok((index, Vec::new()));
+        }
+    }
     let mut problems = Problems::default();
     let listing = scan(&root, &mut problems);
-    let index = folder::index(&root, &listing, &mut problems);
+    let index = if task_type == TaskType::Classification {
+        folder::index(&root, &listing, &mut problems)
+    } else {
+        let work = Work {
+            events: &|_| {},
+            cancel: &AtomicBool::new(false),
+            threads: 0,
+        };
+        sets::check((task_type, remote), &root, &listing, &work, &mut problems)?.index
+    };
     Ok((index, problems.into_error()?))
 }

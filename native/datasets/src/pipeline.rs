@@ -1,337 +1,278 @@
-//! What happens to an image between its file and the batch.
+//! What the loader asks of the way from a listed file to one input of a network.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use oarlock_imaging::transform::{Distort, Jitter};
-use oarlock_imaging::{
-    DecodePlan, Image, ImageError, Limits, Rect, Rng, centre_rect, decode_region, flip_horizontal,
-    flip_vertical, plan, random_crop_rect, read_file, resize_box_into, resize_into, rotate,
-    short_side_size,
-};
-use oarlock_jobs::ClassificationParams;
+use oarlock_imaging::{ImageError, Rng};
 
 use crate::ImageCache;
-use crate::cache::Decoded;
 
-/// Training transforms of a classifier, in PaddleX's order: random resized crop, flips, colour
-/// jitter, rotation. `None` or probability 0 = off.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClassifyTrain {
-    /// Height and width of the result.
-    pub crop: (usize, usize),
-    /// Side scale of the random crop (PaddleX: 0.88–1).
-    pub scale: (f32, f32),
-    /// Aspect ratio of the random crop, width / height (PaddleX: 3/4–4/3).
-    pub aspect: (f32, f32),
-    /// Chance of a left-right flip.
-    pub horizontal_flip: f32,
-    /// Chance of an upside-down flip.
-    pub vertical_flip: f32,
-    /// Factor 1 ± range.
-    pub brightness: Option<Jitter>,
-    /// Factor 1 ± range around the image's mean grey.
-    pub contrast: Option<Jitter>,
-    /// Factor 1 ± range against the grey image.
-    pub saturation: Option<Jitter>,
-    /// ± degrees on the colour wheel.
-    pub hue: Option<Jitter>,
-    /// ± degrees around the centre.
-    pub rotate: Option<Jitter>,
+/// An entry of a list of samples.
+pub trait Listed: Clone + std::fmt::Debug + Send + Sync + 'static {
+    /// The picture, as it is named when it cannot be read.
+    fn path(&self) -> &Path;
 }
 
-/// Transforms of one image; the result is always RGB of 8 bits and one size per pipeline.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Pipeline {
-    /// Random crop and colour changes, drawn from (seed, epoch, sample index).
-    ClassifyTrain(ClassifyTrain),
-    /// Short side to `resize_short`, then the centre `crop`.
-    ClassifyEval {
-        /// Height and width of the result.
-        crop: (usize, usize),
-        /// Length of the short side before the crop.
-        resize_short: usize,
-    },
-}
+/// From a listed file to one input with its target.
+pub trait Pipeline: Clone + std::fmt::Debug + Send + Sync + 'static {
+    /// What is listed.
+    type Sample: Listed;
+    /// What belongs to one image beside its pixels and, where there is one, its label map.
+    type Target: Send + 'static;
 
-impl Pipeline {
-    /// The training transforms that these parameters ask for.
-    pub fn classify_train(params: &ClassificationParams) -> Self {
-        let [height, width] = params.image_shape;
-        let jitter = |on: bool, range: f32, prob: f32| on.then_some(Jitter { range, prob });
-        let chance = |on: bool, prob: f32| if on { prob } else { 0.0 };
-        Self::ClassifyTrain(ClassifyTrain {
-            crop: (height as usize, width as usize),
-            scale: (0.88, 1.0),
-            aspect: (3.0 / 4.0, 4.0 / 3.0),
-            horizontal_flip: chance(params.horizontal_flip, params.horizontal_flip_prob),
-            vertical_flip: chance(params.vertical_flip, params.vertical_flip_prob),
-            brightness: jitter(
-                params.brightness,
-                params.brightness_range,
-                params.brightness_prob,
-            ),
-            contrast: jitter(params.contrast, params.contrast_range, params.contrast_prob),
-            saturation: jitter(
-                params.saturation,
-                params.saturation_range,
-                params.saturation_prob,
-            ),
-            hue: jitter(params.hue, params.hue_range, params.hue_prob),
-            rotate: jitter(params.rotate, params.rotate_range, params.rotate_prob),
-        })
-    }
+    /// Size and kind of the images of a batch; depends on nothing but its argument.
+    fn layout(&self, batch: &BatchKey) -> Layout;
 
-    /// The validation transforms that belong to these parameters.
-    pub fn classify_eval(params: &ClassificationParams) -> Self {
-        let [height, width] = params.image_shape;
-        Self::classify_eval_of(height as usize, width as usize)
-    }
-
-    /// Validation transforms for a crop of this size: short side int(1.143 · crop), centre crop.
-    pub fn classify_eval_of(height: usize, width: usize) -> Self {
-        Self::ClassifyEval {
-            crop: (height, width),
-            resize_short: (height.max(width) as f64 * 1.143) as usize,
-        }
-    }
-
-    /// Height and width of every image that comes out.
-    pub fn output_size(&self) -> (usize, usize) {
-        match self {
-            Self::ClassifyTrain(train) => train.crop,
-            Self::ClassifyEval { crop, .. } => *crop,
-        }
-    }
-
-    /// (width, height) that a decoded image must cover so that scaling in the decoder costs no
-    /// sharpness: no crop drawn by this pipeline is then enlarged that would not have been before.
-    fn cover(&self) -> (usize, usize) {
-        match self {
-            Self::ClassifyTrain(train) => {
-                let s = f64::from(train.scale.0).clamp(0.01, 1.0);
-                // Narrowest and flattest crop, see `random_crop_rect`.
-                let narrow = s * f64::from(train.aspect.0).max(s * s).sqrt();
-                let flat = s / f64::from(train.aspect.1).min(1.0 / (s * s)).sqrt();
-                let (height, width) = train.crop;
-                (
-                    (width as f64 / narrow).ceil() as usize,
-                    (height as f64 / flat).ceil() as usize,
-                )
-            }
-            Self::ClassifyEval { .. } => {
-                let short = self.short_side();
-                (short, short)
-            }
-        }
-    }
-
-    /// Short side before the centre crop; never smaller than the crop itself.
-    fn short_side(&self) -> usize {
-        match self {
-            Self::ClassifyEval { crop, resize_short } => (*resize_short).max(crop.0).max(crop.1),
-            Self::ClassifyTrain(train) => train.crop.0.max(train.crop.1),
-        }
-    }
-
-    /// Reads, decodes and transforms one image into `out` (`h·w·3` bytes, RGB).
-    /// `rng` decides everything random; the same state gives the same pixels, cached or not.
-    pub fn run(
+    /// Makes one image. The same job gives the same result, with a cache or without one.
+    /// Errors: what is wrong with the file; it is then skipped.
+    fn run(
         &self,
-        path: &Path,
-        cache: Option<&ImageCache>,
-        rng: &mut Rng,
-        out: &mut [u8],
-    ) -> Result<Timing, ImageError> {
-        let started = std::time::Instant::now();
-        let cover = self.cover();
-        let mut timing = Timing::default();
-        if let Some(cached) = cache.and_then(|c| c.get(path, cover)) {
-            timing.hit = true;
-            let (image, full) = (&cached.image, cached.full);
-            let area = self.area((image.width(), image.height()), full, rng);
-            self.transform(image, (0, 0), &area, rng, out)?;
-            timing.transform_seconds = started.elapsed().as_secs_f64();
-            return Ok(timing);
-        }
-        let limits = Limits::default();
-        let bytes = read_file(path, &limits)?;
-        let plan = plan(&bytes, &limits, Some(cover))?;
-        let full = plan.info.display_size();
-        let area = self.area((plan.width, plan.height), full, rng);
-        let keep = cache.filter(|c| c.has_room(plan.width * plan.height * 3));
-        let (image, corner) = match keep {
-            Some(cache) => {
-                let mut image = decode_region(&bytes, &plan, None)?;
-                image.shrink();
-                let decoded = Arc::new(Decoded { image, full });
-                cache.insert(path, cover, &decoded);
-                (decoded, (0, 0))
-            }
-            None => {
-                let needed = area.needed(&plan);
-                let image = decode_region(&bytes, &plan, Some(needed))?;
-                (Arc::new(Decoded { image, full }), (needed.x, needed.y))
-            }
-        };
-        timing.decode_seconds = started.elapsed().as_secs_f64();
-        self.transform(&image.image, corner, &area, rng, out)?;
-        if let Some(decoded) = Arc::into_inner(image) {
-            decoded.image.recycle();
-        }
-        timing.transform_seconds = started.elapsed().as_secs_f64() - timing.decode_seconds;
-        Ok(timing)
-    }
+        job: &mut Job<'_, Self::Sample>,
+        out: &mut Canvas<'_>,
+    ) -> Result<Self::Target, ImageError>;
+}
 
-    /// [`Pipeline::run`] for an image that is in memory already, e.g. one sent by a client.
-    pub fn run_bytes(&self, bytes: &[u8], rng: &mut Rng, out: &mut [u8]) -> Result<(), ImageError> {
-        let plan = plan(bytes, &Limits::default(), Some(self.cover()))?;
-        let area = self.area((plan.width, plan.height), plan.info.display_size(), rng);
-        let needed = area.needed(&plan);
-        let image = decode_region(bytes, &plan, Some(needed))?;
-        self.transform(&image, (needed.x, needed.y), &area, rng, out)
-    }
+/// A batch, as its random numbers see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchKey {
+    /// Seed of the training.
+    pub seed: u64,
+    /// Running epoch.
+    pub epoch: u64,
+    /// Number within the epoch, from 0.
+    pub index: usize,
+}
 
-    /// Which part of an image of `size`, on disk of size `full`, becomes the result.
-    fn area(&self, size: (usize, usize), full: (usize, usize), rng: &mut Rng) -> Area {
-        match self {
-            Self::ClassifyTrain(train) => Area::Pixels(random_crop_rect(
-                size.0,
-                size.1,
-                train.scale,
-                train.aspect,
-                rng,
-            )),
-            Self::ClassifyEval { crop, .. } => {
-                let resized = short_side_size(full.0, full.1, self.short_side());
-                let cut = centre_rect(resized.0, resized.1, crop.1, crop.0);
-                let (sx, sy) = (
-                    size.0 as f64 / resized.0 as f64,
-                    size.1 as f64 / resized.1 as f64,
-                );
-                Area::Box {
-                    left: cut.x as f64 * sx,
-                    top: cut.y as f64 * sy,
-                    width: crop.1 as f64 * sx,
-                    height: crop.0 as f64 * sy,
-                }
-            }
-        }
-    }
+/// One image to be made.
+#[derive(Debug)]
+pub struct Job<'a, S> {
+    /// The whole list: a second image for mixup comes from it too.
+    pub samples: &'a [S],
+    /// Place of this image in the list.
+    pub index: usize,
+    /// Size and kind of the batch.
+    pub layout: Layout,
+    /// Decoded pictures.
+    pub cache: Option<&'a ImageCache>,
+    /// Everything random, a stream of its own for (seed, epoch, place in the list).
+    pub rng: Rng,
+    /// What it cost.
+    pub timing: Timing,
+}
 
-    /// From the decoded image, whose top left pixel is `corner` of the planned one, to the result.
-    fn transform(
-        &self,
-        image: &Image,
-        corner: (usize, usize),
-        area: &Area,
-        rng: &mut Rng,
-        out: &mut [u8],
-    ) -> Result<(), ImageError> {
-        let (height, width) = self.output_size();
-        match *area {
-            Area::Pixels(rect) => {
-                let rect = Rect {
-                    x: rect.x - corner.0,
-                    y: rect.y - corner.1,
-                    ..rect
-                };
-                resize_into(image, Some(rect), width, height, out)?;
-            }
-            Area::Box {
-                left,
-                top,
-                width: w,
-                height: h,
-            } => {
-                let place = (left - corner.0 as f64, top - corner.1 as f64, w, h);
-                resize_box_into(image, place, (width, height), out)?;
-            }
-        }
-        if let Self::ClassifyTrain(train) = self {
-            train.change(out, rng);
-        }
-        Ok(())
+impl<'a, S> Job<'a, S> {
+    /// The sample of this image.
+    pub fn sample(&self) -> &'a S {
+        &self.samples[self.index]
     }
 }
 
-/// Time one image took.
-#[derive(Debug, Clone, Copy, Default)]
+/// What decoding one image cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timing {
     /// Reading and decoding.
     pub decode_seconds: f64,
-    /// Everything after.
-    pub transform_seconds: f64,
-    /// Whether the decoded image was in the cache.
-    pub hit: bool,
+    /// Pictures found in the cache.
+    pub hits: u32,
+    /// Pictures that had to be decoded.
+    pub misses: u32,
 }
 
-/// The part of a decoded image that becomes the result.
-enum Area {
-    /// Cut out, then resized: nothing outside it counts.
-    Pixels(Rect),
-    /// A part of the resized whole: neighbours count at its edges.
-    Box {
-        left: f64,
-        top: f64,
-        width: f64,
-        height: f64,
+/// How one sample is stored in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    /// 8-bit unsigned integers.
+    #[default]
+    U8,
+    /// 16-bit unsigned integers, in the machine's byte order (remote sensing).
+    U16,
+    /// 32-bit floats, in the machine's byte order (remote sensing).
+    F32,
+}
+
+impl Depth {
+    /// Bytes of one sample.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::U16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// Sides of the images of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// All the same.
+    Fixed {
+        /// Height.
+        height: usize,
+        /// Width.
+        width: usize,
+        /// Whether a label map of the same sides belongs to each.
+        map: bool,
+    },
+    /// Every image has its own; in the batch they are padded right and below to the largest.
+    Largest {
+        /// The batch's sides are multiples of this.
+        multiple: usize,
+        /// Colour of the padding.
+        fill: [u8; 3],
     },
 }
 
-impl Area {
-    /// The pixels that must be decoded for it.
-    fn needed(&self, plan: &DecodePlan) -> Rect {
-        match *self {
-            Self::Pixels(rect) => rect,
-            Self::Box {
-                left,
-                top,
-                width,
+/// Size and kind of the images of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Sides.
+    pub size: Size,
+    /// Values of one pixel; 3 where the size is [`Size::Largest`].
+    pub channels: usize,
+    /// Kind of these values; [`Depth::U8`] where the size is [`Size::Largest`].
+    pub depth: Depth,
+}
+
+impl Layout {
+    /// 8-bit RGB of one size.
+    pub fn rgb(height: usize, width: usize) -> Self {
+        let size = Size::Fixed {
+            height,
+            width,
+            map: false,
+        };
+        Self {
+            size,
+            channels: 3,
+            depth: Depth::U8,
+        }
+    }
+
+    /// The same with a label map beside every image.
+    #[must_use]
+    pub fn with_map(mut self) -> Self {
+        if let Size::Fixed { map, .. } = &mut self.size {
+            *map = true;
+        }
+        self
+    }
+
+    /// Bytes of one pixel.
+    pub fn pixel_bytes(&self) -> usize {
+        self.channels * self.depth.bytes()
+    }
+
+    /// Bytes of one image, where all are equal.
+    pub fn image_bytes(&self) -> Option<usize> {
+        match self.size {
+            Size::Fixed { height, width, .. } => Some(height * width * self.pixel_bytes()),
+            Size::Largest { .. } => None,
+        }
+    }
+
+    /// Bytes of one label map.
+    pub fn map_bytes(&self) -> usize {
+        match self.size {
+            Size::Fixed {
                 height,
-            } => {
-                // Two taps reach at most one pixel over the edge; one more against rounding.
-                let start = |from: f64| (from.floor() as usize).saturating_sub(2);
-                let (x, y) = (start(left), start(top));
-                let end = |to: f64| to.ceil() as usize + 2;
-                let (right, bottom) = (end(left + width), end(top + height));
-                Rect {
-                    x,
-                    y,
-                    width: right - x,
-                    height: bottom - y,
-                }
-                .clamped(plan.width, plan.height)
+                width,
+                map: true,
+            } => height * width,
+            _ => 0,
+        }
+    }
+
+    /// Whether an image of it has a pixel.
+    pub(crate) fn is_possible(&self) -> bool {
+        match self.size {
+            Size::Fixed { .. } => self.image_bytes() > Some(0),
+            Size::Largest { multiple, .. } => {
+                multiple > 0 && (self.channels, self.depth) == (3, Depth::U8)
             }
         }
     }
 }
 
-impl ClassifyTrain {
-    /// Flips, colour jitter in random order, rotation; in place on `h·w·3` bytes.
-    fn change(&self, pixels: &mut [u8], rng: &mut Rng) {
-        let (height, width) = self.crop;
-        if rng.chance(self.horizontal_flip) {
-            flip_horizontal(pixels, width);
-        }
-        if rng.chance(self.vertical_flip) {
-            flip_vertical(pixels, width);
-        }
-        let distort = Distort {
-            brightness: self.brightness,
-            contrast: self.contrast,
-            saturation: self.saturation,
-            hue: self.hue,
-        };
-        let colours = distort.draw(rng);
-        let (rotate_chance, rotate_turn) = (rng.unit(), rng.uniform(-1.0, 1.0));
-        colours.apply(pixels);
-        if let Some(jitter) = self.rotate
-            && rotate_chance < f64::from(jitter.prob)
-        {
-            let degrees = (rotate_turn * f64::from(jitter.range.abs().min(180.0))) as f32;
-            let source = pixels.to_vec();
-            rotate(&source, width, height, degrees, pixels);
+/// Where a pipeline writes its image.
+#[derive(Debug)]
+pub struct Canvas<'a>(Place<'a>);
+
+#[derive(Debug)]
+enum Place<'a> {
+    Fixed {
+        height: usize,
+        width: usize,
+        image: &'a mut [u8],
+        map: &'a mut [u8],
+    },
+    Own {
+        pixel: usize,
+        height: &'a mut usize,
+        width: &'a mut usize,
+        bytes: &'a mut Vec<u8>,
+    },
+}
+
+impl<'a> Canvas<'a> {
+    /// Memory for an image of one size, and for its label map (empty for none).
+    pub fn fixed(height: usize, width: usize, image: &'a mut [u8], map: &'a mut [u8]) -> Self {
+        Self(Place::Fixed {
+            height,
+            width,
+            image,
+            map,
+        })
+    }
+
+    /// Memory that takes the size of its image.
+    pub(crate) fn own(
+        pixel: usize,
+        height: &'a mut usize,
+        width: &'a mut usize,
+        bytes: &'a mut Vec<u8>,
+    ) -> Self {
+        Self(Place::Own {
+            pixel,
+            height,
+            width,
+            bytes,
+        })
+    }
+
+    /// Memory of any content for an image of this size. Errors: the batch has images of another one.
+    pub fn image(&mut self, height: usize, width: usize) -> Result<&mut [u8], ImageError> {
+        self.with_map(height, width).map(|(image, _)| image)
+    }
+
+    /// The same together with that for the label map, empty in a batch without.
+    pub fn with_map(
+        &mut self,
+        height: usize,
+        width: usize,
+    ) -> Result<(&mut [u8], &mut [u8]), ImageError> {
+        match &mut self.0 {
+            Place::Fixed {
+                height: h,
+                width: w,
+                image,
+                map,
+            } if (*h, *w) == (height, width) => Ok((image, map)),
+            Place::Fixed {
+                height: h,
+                width: w,
+                ..
+            } => Err(ImageError::Argument(format!(
+                "an image of {width}×{height} in a batch of {w}×{h}"
+            ))),
+            Place::Own {
+                pixel,
+                height: h,
+                width: w,
+                bytes,
+            } => {
+                (**h, **w) = (height, width);
+                bytes.resize(height * width * *pixel, 0);
+                Ok((bytes, &mut []))
+            }
         }
     }
 }

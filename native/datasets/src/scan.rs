@@ -8,11 +8,19 @@ use crate::Problems;
 
 /// Suffixes of pictures, compared without regard to case.
 const PICTURES: [&str; 4] = ["jpeg", "jpg", "bmp", "png"];
+/// Suffixes of remote sensing pictures.
+const RASTERS: [&str; 3] = ["npy", "tif", "tiff"];
 
 /// Whether the name's suffix is a picture's.
 pub fn is_picture_name(name: &str) -> bool {
     name.rsplit_once('.')
         .is_some_and(|(_, suffix)| PICTURES.iter().any(|p| p.eq_ignore_ascii_case(suffix)))
+}
+
+/// Whether the suffix is one of files that hold any number of channels.
+pub fn is_raster_name(name: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(_, suffix)| RASTERS.iter().any(|p| p.eq_ignore_ascii_case(suffix)))
 }
 
 /// Files found, by folder; the root's own files are under the empty name. Sorted by code point.

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use oarlock_imaging::Rng;
-use oarlock_jobs::{ErrorCode, JobError};
+use oarlock_jobs::{ErrorCode, JobError, TaskType};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Index;
+use crate::coco::write_parts;
 use oarlock_files::write_bytes;
 
 /// How to split.
@@ -86,7 +87,7 @@ pub fn split(index: &Index, options: SplitOptions) -> Result<Index, JobError> {
 /// class by class, each for the part that is furthest behind its share.
 fn stratified(index: &Index, order: &[usize], sizes: [usize; 3]) -> Vec<usize> {
     let mut by_class = order.to_vec();
-    by_class.sort_by_key(|&place| index.files[place].1); // stable: random within a class
+    by_class.sort_by_key(|&place| index.files[place].classes.first()); // stable: random within a class
     let total = order.len() as f64;
     let mut parts: [Vec<usize>; 3] = Default::default();
     for (dealt, &place) in by_class.iter().enumerate() {
@@ -109,17 +110,21 @@ fn stratified(index: &Index, order: &[usize], sizes: [usize; 3]) -> Vec<usize> {
     parts.concat()
 }
 
-/// Writes `labels.txt`, the list files and `statis.json`, each atomically; the training list last,
-/// because its presence is what marks a dataset as split.
-pub fn write_split(root: &Path, index: &Index) -> Result<Value, JobError> {
+/// Writes `labels.txt` and the list files, of instance segmentation `train.json`, `val.json` and
+/// `test.json`, and `statis.json`, each atomically; the training list last, because its presence is what
+/// marks a dataset as split.
+pub fn write_split(root: &Path, task_type: TaskType, index: &Index) -> Result<Value, JobError> {
+    if task_type == TaskType::InstanceSegmentation {
+        let details = index.details();
+        write_parts(root, index)?;
+        write_bytes(&root.join("statis.json"), details.to_string().as_bytes())?;
+        return Ok(details);
+    }
     let details = index.details();
-    let texts = [
-        ("labels.txt", index.labels_text()),
-        ("test_list.txt", index.list_text(&index.test)),
-        ("val_list.txt", index.list_text(&index.val)),
-        ("statis.json", details.to_string()),
-        ("train_list.txt", index.list_text(&index.train)),
-    ];
+    let [first @ .., train] = index.lists();
+    let texts = first
+        .into_iter()
+        .chain([("statis.json", details.to_string()), train]);
     for (name, text) in texts {
         write_bytes(&root.join(name), text.as_bytes()).map_err(|error| {
             let mut job = JobError::from(error);
@@ -133,13 +138,20 @@ pub fn write_split(root: &Path, index: &Index) -> Result<Value, JobError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Entry;
 
     fn index(counts: &[usize]) -> Index {
         let labels: Vec<String> = (0..counts.len()).map(|i| format!("c{i}")).collect();
         let files = counts
             .iter()
             .enumerate()
-            .flat_map(|(label, &n)| (0..n).map(move |i| (format!("c{label}/{i}.jpg"), label)))
+            .flat_map(|(label, &n)| {
+                (0..n).map(move |i| Entry {
+                    picture: format!("c{label}/{i}.jpg"),
+                    classes: vec![label],
+                    ..Entry::default()
+                })
+            })
             .collect();
         Index {
             labels,
@@ -217,7 +229,10 @@ mod tests {
             (&result.test, 0.1),
         ] {
             for (label, count) in [200.0f64, 60.0, 40.0, 10.0].into_iter().enumerate() {
-                let got = part.iter().filter(|&&i| result.files[i].1 == label).count() as f64;
+                let got = part
+                    .iter()
+                    .filter(|&&i| result.files[i].classes == [label])
+                    .count() as f64;
                 assert!(
                     (got - count * share).abs() <= 2.0,
                     "class {label}: {got} of {}",

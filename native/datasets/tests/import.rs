@@ -61,6 +61,8 @@ impl Bench {
             source: text(&self.source),
             dest: text(&self.dest),
             threads: 2,
+            remote: false,
+            format: None,
         }
     }
 
@@ -285,13 +287,6 @@ fn empty_and_single_class_sources_fail_with_what_is_needed() {
             .message
             .ends_with("it is no folder")
     );
-    spec.task_type = TaskType::Detection;
-    assert_eq!(
-        import(&spec, &|_| {}, &AtomicBool::new(false))
-            .unwrap_err()
-            .code,
-        ErrorCode::Unsupported
-    );
 }
 
 #[test]
@@ -463,16 +458,21 @@ fn a_stopped_or_failed_import_leaves_the_old_content() {
 fn splitting_writes_lists_that_training_reads() {
     let bench = flowers();
     bench.run().unwrap();
-    let (index, _) = read_index(&bench.dest).unwrap();
+    let (index, _) = read_index(&bench.dest, TaskType::Classification, false).unwrap();
     let options = SplitOptions {
         val_split: 0.3,
         test_split: 0.1,
         seed: 1,
         stratify: true,
     };
-    let details = write_split(&bench.dest, &split(&index, options).unwrap()).unwrap();
+    let details = write_split(
+        &bench.dest,
+        TaskType::Classification,
+        &split(&index, options).unwrap(),
+    )
+    .unwrap();
     assert_eq!(details["val_files"].as_array().unwrap().len(), 3);
-    let (again, warnings) = read_index(&bench.dest).unwrap();
+    let (again, warnings) = read_index(&bench.dest, TaskType::Classification, false).unwrap();
     assert!(again.split && warnings.is_empty());
     assert_eq!(
         again.details()["class_train_file_list"],

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oarlock_datasets::{
-    Batch, ClassifyTrain, DataError, ImageCache, Jitter, Loader, LoaderConfig, Pipeline, Sample,
-    balance_classes,
+    Batch, ClassifyPipeline, ClassifyTrain, DataError, ImageCache, Jitter, Loader, LoaderConfig,
+    Sample, balance_classes,
 };
 use oarlock_imaging::{Image, encode_jpeg, encode_png};
 
@@ -38,9 +38,9 @@ fn write_images(folder: &Path, count: usize) -> Vec<Sample> {
         .collect()
 }
 
-fn train_pipeline() -> Pipeline {
+fn train_pipeline() -> ClassifyPipeline {
     let jitter = |range, prob| Some(Jitter { range, prob });
-    Pipeline::ClassifyTrain(ClassifyTrain {
+    ClassifyPipeline::Train(ClassifyTrain {
         crop: (32, 40),
         scale: (0.88, 1.0),
         aspect: (0.75, 4.0 / 3.0),
@@ -54,7 +54,7 @@ fn train_pipeline() -> Pipeline {
     })
 }
 
-fn config(samples: Vec<Sample>) -> LoaderConfig {
+fn config(samples: Vec<Sample>) -> LoaderConfig<ClassifyPipeline> {
     LoaderConfig {
         samples: Arc::new(samples),
         batch_size: 8,
@@ -66,19 +66,20 @@ fn config(samples: Vec<Sample>) -> LoaderConfig {
         threads: 2,
         prefetch: 3,
         cache: None,
+        memory: None,
         max_corrupt_fraction: 0.1,
     }
 }
 
-fn all(config: LoaderConfig) -> Vec<Batch> {
+fn all(config: LoaderConfig<ClassifyPipeline>) -> Vec<Batch<i64>> {
     Loader::new(config).unwrap().map(Result::unwrap).collect()
 }
 
-fn same(a: &[Batch], b: &[Batch]) -> bool {
+fn same(a: &[Batch<i64>], b: &[Batch<i64>]) -> bool {
     a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .all(|(a, b)| a.images == b.images && a.labels == b.labels && a.indices == b.indices)
+        && a.iter().zip(b).all(|(a, b)| {
+            a.images[..] == b.images[..] && a.targets == b.targets && a.indices == b.indices
+        })
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn promise_23_the_batches_depend_on_seed_and_epoch_only_and_resume_where_they_we
     };
     assert!(same(&reference, &all(cached.clone())), "filling the cache");
     let mut loader = Loader::new(cached).unwrap();
-    let hits: Vec<Batch> = loader.by_ref().map(Result::unwrap).collect();
+    let hits: Vec<Batch<i64>> = loader.by_ref().map(Result::unwrap).collect();
     assert!(same(&reference, &hits), "from the cache");
     assert_eq!(
         (loader.stats().cache_hits, loader.stats().cache_misses),
@@ -159,10 +160,10 @@ fn promise_23_the_batches_depend_on_seed_and_epoch_only_and_resume_where_they_we
 #[test]
 fn evaluation_keeps_list_order_and_the_last_partial_batch() {
     let folder = tempfile::tempdir().unwrap();
-    let pipeline = Pipeline::classify_eval_of(24, 24);
+    let pipeline = ClassifyPipeline::eval_of(24, 24);
     assert_eq!(
         pipeline,
-        Pipeline::ClassifyEval {
+        ClassifyPipeline::Eval {
             crop: (24, 24),
             resize_short: 27
         }
@@ -178,7 +179,7 @@ fn evaluation_keeps_list_order_and_the_last_partial_batch() {
     let indices: Vec<usize> = plain.iter().flat_map(|b| b.indices.clone()).collect();
     assert_eq!(indices, (0..19).collect::<Vec<_>>());
     assert!(plain.iter().all(|b| {
-        b.labels
+        b.targets
             .iter()
             .zip(&b.indices)
             .all(|(l, i)| *l == (*i % 4) as i64)
@@ -194,7 +195,7 @@ fn evaluation_keeps_list_order_and_the_last_partial_batch() {
 fn a_part_equals_resize_then_crop() {
     let folder = tempfile::tempdir().unwrap();
     let samples = write_images(folder.path(), 2);
-    let pipeline = Pipeline::ClassifyEval {
+    let pipeline = ClassifyPipeline::Eval {
         crop: (40, 40),
         resize_short: 46,
     };
@@ -204,7 +205,7 @@ fn a_part_equals_resize_then_crop() {
     let rect = oarlock_imaging::centre_rect(55, 46, 40, 40);
     let mut out = vec![0; 40 * 40 * 3];
     pipeline
-        .run(path, None, &mut oarlock_imaging::Rng::of(&[]), &mut out)
+        .run_file(path, &mut oarlock_imaging::Rng::of(&[]), &mut out)
         .unwrap();
     let worst = out
         .iter()
@@ -228,7 +229,7 @@ fn promise_24_damaged_images_are_skipped_and_named_until_there_are_too_many() {
         ..config(samples)
     };
     let mut loader = Loader::new(config.clone()).unwrap();
-    let batches: Vec<Batch> = loader.by_ref().map(Result::unwrap).collect();
+    let batches: Vec<Batch<i64>> = loader.by_ref().map(Result::unwrap).collect();
     assert_eq!(batches.len(), 37, "empty batches are not delivered");
     assert!(
         batches

@@ -1,6 +1,6 @@
 //! Detection and segmentation inputs: annotations stay on their thing, pixels equal the plain way.
 
-use oarlock_datasets::{DetectTrain, Jitter, SegmentTrain};
+use oarlock_datasets::{DetectTrain, Fit, Jitter, SegmentTrain};
 use oarlock_imaging::transform::{BoxCrop, Distort, ScaleAspect};
 use oarlock_imaging::{
     BBox, Image, Interpolation, Object, Rect, Rng, encode_jpeg, encode_png, resize,
@@ -62,7 +62,8 @@ fn rectangle(rng: &mut Rng) -> ((usize, usize), Rect) {
 #[test]
 fn boxes_stay_on_their_thing_through_expand_crop_resize_and_flip() {
     let train = DetectTrain {
-        size: (96, 160),
+        fit: Fit::Exact(vec![(96, 160)]),
+        mixup: None,
         distort: Distort::default(),
         expand: Some((4.0, 0.5)),
         crop: Some(BoxCrop::default()),
@@ -88,7 +89,8 @@ fn boxes_stay_on_their_thing_through_expand_crop_resize_and_flip() {
         let run = || {
             let mut out = vec![0; 96 * 160 * 3];
             let mut rng = Rng::of(&[seed, 9]);
-            let objects = train.run(&bytes, std::slice::from_ref(&object), &mut rng, &mut out);
+            let objects =
+                train.run_bytes(&bytes, std::slice::from_ref(&object), &mut rng, &mut out);
             (objects.unwrap(), out)
         };
         let (objects, out) = run();
@@ -124,7 +126,8 @@ fn without_random_changes_the_input_is_the_resized_picture() {
         .for_each(|v| *v = rng.below(256) as u8);
     let bytes = encode_png(&image).unwrap();
     let mut train = DetectTrain {
-        size: (96, 128),
+        fit: Fit::Exact(vec![(96, 128)]),
+        mixup: None,
         distort: Distort::default(),
         expand: None,
         crop: None,
@@ -135,7 +138,7 @@ fn without_random_changes_the_input_is_the_resized_picture() {
     let mut out = vec![0; 96 * 128 * 3];
     let expected = resize(&image, None, 128, 96).unwrap();
     train
-        .run(&bytes, &[], &mut Rng::of(&[1]), &mut out)
+        .run_bytes(&bytes, &[], &mut Rng::of(&[1]), &mut out)
         .unwrap();
     assert_eq!(out, expected.data());
     let bright = Some(Jitter {
@@ -144,12 +147,12 @@ fn without_random_changes_the_input_is_the_resized_picture() {
     });
     train.distort.brightness = bright;
     train
-        .run(&bytes, &[], &mut Rng::of(&[1]), &mut out)
+        .run_bytes(&bytes, &[], &mut Rng::of(&[1]), &mut out)
         .unwrap();
     assert_ne!(out, expected.data());
     assert!(
         train
-            .run(&bytes, &[], &mut Rng::of(&[1]), &mut out[1..])
+            .run_bytes(&bytes, &[], &mut Rng::of(&[1]), &mut out[1..])
             .is_err()
     );
 
@@ -168,7 +171,7 @@ fn without_random_changes_the_input_is_the_resized_picture() {
     );
     let mut labels = vec![0; 96 * 128];
     segment
-        .run(&bytes, &mask, &mut Rng::of(&[1]), &mut out, &mut labels)
+        .run_bytes(&bytes, &mask, &mut Rng::of(&[1]), &mut out, &mut labels)
         .unwrap();
     let worst = out
         .iter()
@@ -191,6 +194,7 @@ fn label_maps_stay_on_their_thing_through_crops_and_flips() {
         distort: Distort::default(),
         horizontal_flip: 0.5,
         vertical_flip: 0.5,
+        rotate: None,
         fill: [PAPER; 3],
     };
     let mut padded = 0;
@@ -205,7 +209,7 @@ fn label_maps_stay_on_their_thing_through_crops_and_flips() {
         let (mut out, mut labels) = (vec![0; 512 * 512 * 3], vec![9; 512 * 512]);
         let mut rng = Rng::of(&[seed, 9]);
         train
-            .run(&bytes, &mask, &mut rng, &mut out, &mut labels)
+            .run_bytes(&bytes, &mask, &mut rng, &mut out, &mut labels)
             .unwrap();
         let dark = bounds(512, 512 * 512, |i| out[i * 3] < 110);
         let marked = bounds(512, 512 * 512, |i| labels[i] == 7);
@@ -242,7 +246,7 @@ fn label_maps_stay_on_their_thing_through_crops_and_flips() {
     let (mut out, mut labels) = (vec![0; 512 * 512 * 3], vec![9; 512 * 512]);
     let bytes = encode_png(&image).unwrap();
     let error = train
-        .run(&bytes, &mask, &mut Rng::of(&[]), &mut out, &mut labels)
+        .run_bytes(&bytes, &mask, &mut Rng::of(&[]), &mut out, &mut labels)
         .unwrap_err();
     assert_eq!(
         error.to_string(),

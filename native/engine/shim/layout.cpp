@@ -10,6 +10,30 @@ extern "C" ok_status ok_to_channels_last(ok_tensor input, ok_tensor *output) {
   return guarded([&] { *output = give(tensor(input).contiguous(at::MemoryFormat::ChannelsLast)); });
 }
 
+extern "C" ok_status ok_select_channels(ok_tensor input, const int64_t *channels, int64_t count, ok_tensor *output) {
+  return guarded([&] {
+    at::NoGradGuard guard;
+    const at::Tensor &x = tensor(input);
+    const int64_t before = x.size(1);
+    for (int64_t i = 0; i < count; ++i) TORCH_CHECK(channels[i] >= 0 && channels[i] < before, "no channel ", channels[i]);
+    if (!x.is_cpu() || x.scalar_type() != at::kFloat || x.dim() != 4 || !x.is_contiguous(at::MemoryFormat::ChannelsLast)) {
+      const at::Tensor index = at::from_blob(const_cast<int64_t *>(channels), {count}, at::kLong).clone().to(x.device());
+      const at::Tensor out = x.index_select(1, index);
+      *output = give(out.dim() == 4 ? out.contiguous(at::MemoryFormat::ChannelsLast) : out);
+      return;
+    }
+    // index_select goes channel by channel, which reads the whole map once for each.
+    at::Tensor out = at::empty({x.size(0), count, x.size(2), x.size(3)}, x.options().memory_format(at::MemoryFormat::ChannelsLast));
+    const float *from = x.const_data_ptr<float>();
+    float *to = out.data_ptr<float>();
+    at::parallel_for(0, x.size(0) * x.size(2) * x.size(3), (1 << 15) / (count + 1) + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t pixel = begin; pixel < end; ++pixel)
+        for (int64_t i = 0; i < count; ++i) to[pixel * count + i] = from[pixel * before + channels[i]];
+    });
+    *output = give(out);
+  });
+}
+
 namespace {
 template <typename T>
 void normalize(const uint8_t *pixels, int64_t count, const float *mean, const float *std, T *out) {

@@ -31,3 +31,8 @@ extern "C" ok_status ok_cuda_settings(void) {
     at::globalContext().setAllowTF32CuDNN(true);
   });
 }
+
+extern "C" ok_status ok_pinned_bytes(int64_t count, ok_tensor *output) {
+  // From libtorch's cache of such memory: taken back only when the copies that read it have ended.
+  return guarded([&] { *output = give(at::empty({count}, at::TensorOptions().dtype(at::kByte).pinned_memory(true))); });
+}

@@ -26,6 +26,7 @@ int32_t ok_threads(void);
 const void *ok_libtorch_address(void);         // of any function of libtorch
 ok_status ok_cuda_devices(uint64_t *count);    // after libtorch_cuda is loaded
 ok_status ok_cuda_settings(void);
+ok_status ok_pinned_bytes(int64_t count, ok_tensor *output);  // page-locked, once libtorch_cuda is loaded
 
 // alloc.cpp: memory of CPU tensors. `available` says how many bytes the machine can still give.
 ok_status ok_memory_init(uint64_t (*available)(void));
@@ -35,6 +36,8 @@ void ok_memory_stats(uint64_t *used, uint64_t *peak, uint64_t *kept);  // bytes;
 
 // layout.cpp
 ok_status ok_to_channels_last(ok_tensor input, ok_tensor *output);
+// N×C… → N×count…; 4-dimensional results have the channels innermost
+ok_status ok_select_channels(ok_tensor input, const int64_t *channels, int64_t count, ok_tensor *output);
 ok_status ok_normalize(const uint8_t *pixels, int64_t n, int64_t h, int64_t w, const float *mean, const float *std,
                        int32_t bf16, ok_tensor *output);
 ok_status ok_dropout(ok_tensor input, double p, uint64_t seed, ok_tensor *output);

@@ -1,5 +1,6 @@
 //! Timings of the bare compute, without data loading.
 
+use std::path::Path;
 use std::time::Instant;
 
 use oarlock_jobs::{DeviceSpec, ErrorCode, Precision};
@@ -9,7 +10,9 @@ use tch::{Kind, Tensor};
 use crate::exec::Network;
 use crate::runtime::heartbeat::process_time;
 use crate::runtime::{self, Placement, memory};
+use crate::train::checkpoint;
 use crate::train::learner::Learner;
+use crate::train::losses;
 use crate::train::optimizer::{Optimizer, Rule};
 use crate::{EngineError, Result, ffi};
 
@@ -18,6 +21,8 @@ use crate::{EngineError, Result, ffi};
 pub struct BenchOptions {
     /// Name in the zoo.
     pub model: String,
+    /// Checkpoint folder whose network is taken instead.
+    pub checkpoint: Option<String>,
     /// Images of a step.
     pub batch: u32,
     /// Height and width.
@@ -50,9 +55,15 @@ fn setup(
         precision: options.precision,
     };
     let placement = runtime::place(&spec)?;
-    let graph = oarlock_zoo::classifier(&options.model, CLASSES)
-        .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
-    let weights = oarlock_graph::init_weights(&graph, 1);
+    let (graph, weights) = match &options.checkpoint {
+        Some(dir) => checkpoint::load_model(Path::new(dir))?,
+        None => {
+            let graph = oarlock_zoo::classifier(&options.model, CLASSES)
+                .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+            let weights = oarlock_graph::init_weights(&graph, 1);
+            (graph, weights)
+        }
+    };
     let (n, s) = (i64::from(options.batch), i64::from(options.size));
     let images = Tensor::f_randn([n, 3, s, s], (Kind::Float, placement.device))?
         .f_to_kind(placement.compute)?;
@@ -63,6 +74,7 @@ fn setup(
 fn time(
     options: &BenchOptions,
     placement: Placement,
+    macs: u64,
     mut body: impl FnMut() -> Result<Tensor>,
 ) -> Result<Value> {
     let (mut seconds, mut cpu_seconds) = (Vec::new(), Vec::new());
@@ -88,11 +100,6 @@ fn time(
     seconds.sort_by(f64::total_cmp);
     cpu_seconds.sort_by(f64::total_cmp);
     let memory = memory::tensors();
-    let size = options.size as usize;
-    let graph = oarlock_zoo::classifier(&options.model, CLASSES)
-        .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
-    let cost = oarlock_graph::cost(&graph, [size, size])
-        .map_err(|e| EngineError::internal(e.to_string()))?;
     let median = seconds[seconds.len() / 2];
     Ok(json!({
         "model": options.model,
@@ -107,10 +114,18 @@ fn time(
         "cpu_seconds_best": cpu_seconds[0],
         "tensor_bytes_peak": memory.peak,
         "peak_rss_bytes": memory::peak_resident(),
-        "macs": cost.total.macs,
+        "macs": macs,
         "images_per_second": f64::from(options.batch) / median,
         "images_per_second_best": f64::from(options.batch) / seconds[0],
     }))
+}
+
+fn macs(options: &BenchOptions, graph: &oarlock_graph::Graph) -> Result<u64> {
+    let cost = oarlock_graph::cost(graph, [options.size as usize; 2]);
+    Ok(cost
+        .map_err(|e| EngineError::internal(e.to_string()))?
+        .total
+        .macs)
 }
 
 /// Times training steps.
@@ -119,18 +134,17 @@ fn time(
 /// An unknown model, a missing GPU, out of memory.
 pub fn step(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
+    let macs = macs(options, &graph)?;
     let network = Network::new(graph, &weights, placement)?;
     let labels = Tensor::f_arange(i64::from(options.batch), (Kind::Int64, placement.device))?;
     let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network)?;
-    let mut learner = Learner {
-        network,
-        optimizer,
-        label_smoothing: 0.0,
-    };
+    let mut learner = Learner { network, optimizer };
+    let targets = [labels];
+    let loss = |_: &Network, outputs: &[Tensor]| losses::classification(outputs, &targets, 0.0);
     let mut seed = 0;
-    time(options, placement, || {
+    time(options, placement, macs, || {
         seed += 1;
-        Ok(learner.step(&images, &labels, 1e-3, seed)?.loss)
+        Ok(learner.step(&images, &loss, 1e-3, seed)?.loss)
     })
 }
 
@@ -141,5 +155,6 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
 pub fn infer(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
     let network = Network::for_inference(&graph, &weights, placement)?;
-    time(options, placement, || network.forward(&images, false))
+    let macs = macs(options, &graph)?;
+    time(options, placement, macs, || network.forward(&images, false))
 }

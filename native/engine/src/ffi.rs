@@ -23,11 +23,14 @@ unsafe extern "C" {
     fn ok_libtorch_address() -> *const c_void;
     fn ok_cuda_devices(count: *mut u64) -> Status;
     fn ok_cuda_settings() -> Status;
+    fn ok_pinned_bytes(count: i64, output: *mut Ptr) -> Status;
     fn ok_memory_init(available: extern "C" fn() -> u64) -> Status;
     fn ok_memory_limit(bytes: u64);
     fn ok_memory_trim();
     fn ok_memory_stats(used: *mut u64, peak: *mut u64, kept: *mut u64);
     fn ok_to_channels_last(input: Ptr, output: *mut Ptr) -> Status;
+    fn ok_select_channels(input: Ptr, channels: *const i64, count: i64, output: *mut Ptr)
+    -> Status;
     fn ok_normalize(
         pixels: *const u8,
         n: i64,
@@ -177,6 +180,12 @@ pub fn cuda_settings() -> Result<()> {
     unsafe { ok_cuda_settings() }.check()
 }
 
+/// `count` page-locked bytes of any content, for copies to a GPU that nobody waits for. Errors: no GPU.
+pub fn pinned_bytes(count: usize) -> Result<Tensor> {
+    // SAFETY: no pointers but the result's.
+    tensor_of(|out| unsafe { ok_pinned_bytes(count as i64, out) })
+}
+
 /// Most bytes that tensors on the CPU may take; 0 = what the machine has.
 pub fn memory_limit(bytes: u64) {
     // SAFETY: no pointers.
@@ -207,6 +216,13 @@ pub fn threads() -> u32 {
 pub fn to_channels_last(input: &Tensor) -> Result<Tensor> {
     // SAFETY: `input` outlives the call.
     tensor_of(|out| unsafe { ok_to_channels_last(ptr(input), out) })
+}
+
+/// The channels (second axis) `channels` of a tensor, in that order.
+pub fn select_channels(input: &Tensor, channels: &[i64]) -> Result<Tensor> {
+    let (first, count) = (channels.as_ptr(), channels.len() as i64);
+    // SAFETY: `input` and `channels` outlive the call, which reads `count` numbers.
+    tensor_of(|out| unsafe { ok_select_channels(ptr(input), first, count, out) })
 }
 
 /// Images (N×H×W×3 bytes) to a channels-last N×3×H×W tensor of `(x/255 − mean) / std`.

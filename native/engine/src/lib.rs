@@ -6,6 +6,7 @@
 //! * [`runtime`]: devices, threads, memory and number formats
 //! * [`exec`]: the graph executor
 //! * [`train`]: the training loop, its state and checkpoints
+//! * [`prune`]: sensitivity analysis and the start of pruned trainings
 //! * [`records`]: what a training leaves behind for people (logs, curves, `model.yml`)
 //! * [`jobs`]: one file per kind of job
 
@@ -15,6 +16,7 @@ pub mod exec;
 mod ffi;
 pub mod job;
 pub mod jobs;
+pub mod prune;
 pub mod records;
 pub mod runtime;
 pub mod train;

@@ -4,6 +4,7 @@
 use oarlock_engine::exec::Network;
 use oarlock_engine::runtime::Placement;
 use oarlock_engine::train::learner::Learner;
+use oarlock_engine::train::losses::classification;
 use oarlock_engine::train::optimizer::{Optimizer, Rule};
 use oarlock_graph::{
     Act, Conv, Graph, GraphBuilder, HostTensor, NodeId, Op, ParamKind, WeightMap, init_weights,
@@ -143,14 +144,12 @@ fn outputs_gradients_and_training_equal_torchvisions() {
         }
         let network = Network::new(graph, &weights, Placement::CPU_FP32).unwrap();
         let optimizer = Optimizer::new(Rule::Sgd, 1.0, &network).unwrap();
-        let mut learner = Learner {
-            network,
-            optimizer,
-            label_smoothing: 0.1,
-        };
+        let mut learner = Learner { network, optimizer };
+        let targets = [labels.shallow_clone()];
+        let loss = |_: &Network, outputs: &[Tensor]| classification(outputs, &targets, 0.1);
         for theirs in record["losses"].as_array().unwrap() {
             let loss = learner
-                .step(&images, &labels, 1e-4, 0)
+                .step(&images, &loss, 1e-4, 0)
                 .unwrap()
                 .loss
                 .double_value(&[]);
@@ -455,15 +454,13 @@ fn bf16_follows_fp32() {
         };
         let network = Network::new(graph.clone(), &weights, placement).unwrap();
         let optimizer = Optimizer::new(Rule::Adam, 1e-4, &network).unwrap();
-        let mut learner = Learner {
-            network,
-            optimizer,
-            label_smoothing: 0.0,
-        };
+        let mut learner = Learner { network, optimizer };
+        let targets = [labels.shallow_clone()];
+        let loss = |_: &Network, outputs: &[Tensor]| classification(outputs, &targets, 0.0);
         let run: Vec<f64> = (0..4)
             .map(|i| {
                 learner
-                    .step(&images, &labels, 1e-4, i)
+                    .step(&images, &loss, 1e-4, i)
                     .unwrap()
                     .loss
                     .double_value(&[])

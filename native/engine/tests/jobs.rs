@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use indexmap::IndexMap;
-use oarlock_engine::records::{EvalDetails, ModelYml, Preprocessing};
+use oarlock_engine::records::{Details, EvalDetails, ModelYml, Preprocessing, Resize};
 use oarlock_engine::train::checkpoint::{self, Content};
 use oarlock_engine::train::state::TrainState;
 use oarlock_engine::{CancelToken, run_job};
@@ -32,10 +32,14 @@ fn yml(model: &str) -> ModelYml {
         completed_epochs: 2,
         fixed_input_shape: None,
         preprocessing: Preprocessing {
-            resize_short: 73,
-            crop: CROP,
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
+            resize: Resize::ShortCrop {
+                short: 73,
+                crop: CROP,
+            },
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+            range: Vec::new(),
+            image_size: None,
         },
         status: "Normal".into(),
         extra: IndexMap::new(),
@@ -51,13 +55,14 @@ fn save(dir: &Path, seed: u64, eval: Option<&EvalDetails>) {
         "batch_size": 4, "dataset": "", "compute": { "device": "cpu", "precision": "fp32", "threads": 1 },
     }))
     .unwrap();
+    let eval = eval.map(|e| Details::Classes(e.clone()));
     let content = Content {
         weights: &init_weights(&graph, seed),
         graph: &graph,
         optimizer: &WeightMap::new(),
         state: &state,
         yml: &yml("MobileNetV3_small"),
-        eval,
+        eval: eval.as_ref(),
     };
     checkpoint::save(dir, &content).unwrap();
 }
@@ -106,6 +111,7 @@ fn predict_spec(checkpoint: &Path, images: &[PathBuf], out: &Path) -> JobSpec {
             .map(|(i, path)| PredictImage::File {
                 path: path.display().to_string(),
                 output: format!("{i}.png"),
+                truth: None,
             })
             .collect(),
         out_dir: out.display().to_string(),
@@ -401,6 +407,9 @@ fn exports_a_complete_folder_and_replaces_an_older_one() {
             source: source(&at(model), None),
             save_dir: at("new/export 出").display().to_string(),
             quant: None,
+            log_dir: None,
+            dataset: None,
+            threads: 2,
         })
     };
     for _ in 0..2 {

@@ -1,10 +1,10 @@
 //! Pruned networks against the same networks with dead channels, on the real executor.
 
-use oarlock_engine::exec::Network;
+use oarlock_engine::exec::{Network, select_channels};
 use oarlock_engine::runtime::Placement;
 use oarlock_graph::{
-    ChannelGroups, Graph, Keep, Op, ParamKind, WeightMap, channel_groups, init_weights, kept_count,
-    mask, prune,
+    ChannelGroups, Graph, Keep, NodeId, Op, ParamKind, WeightMap, channel_groups, fold_batch_norm,
+    init_weights, kept_channels, kept_count, mask, plan_cuts, prune, prune_changes,
 };
 use oarlock_imaging::Rng;
 use oarlock_zoo::{Origin, classifier_of};
@@ -130,4 +130,83 @@ fn a_pruned_network_equals_the_masked_one() {
             }
         }
     }
+}
+
+#[test]
+fn what_runs_behind_a_cut_equals_the_whole_pruned_network() {
+    tch::manual_seed(2);
+    let images = Tensor::randn([2, 3, 64, 64], (tch::Kind::Float, tch::Device::Cpu));
+    for model in MODELS {
+        let (graph, _) = classifier_of(model, 10, Origin::Torch).unwrap();
+        let mut rng = Rng::of(&[8]);
+        let weights = measured(&graph, &random_weights(&graph, &mut rng), &images);
+        let (folded, folded_weights) = fold_batch_norm(&graph, &weights).unwrap();
+        let groups = channel_groups(&folded).unwrap();
+        let base = Network::for_inference(&graph, &weights, Placement::CPU_FP32).unwrap();
+        let outputs: Vec<NodeId> = folded.outputs.iter().map(|o| o.node).collect();
+        let whole = run(
+            Network::for_inference(&graph, &weights, Placement::CPU_FP32).unwrap(),
+            &images,
+        );
+        let every = groups.groups.len().div_ceil(7);
+        let some: Vec<_> = groups.groups.iter().step_by(every).cloned().collect();
+        let random = random_keep(&groups, &mut rng);
+        let plan = plan_cuts(&folded, &some, [64, 64], u64::MAX, 9).unwrap();
+        let mut held: Vec<(NodeId, Tensor)> = vec![];
+        let mut effect = 0.0f64;
+        for step in &plan.steps {
+            let values = base.forward_from(&held, Some(&images), &step.keep).unwrap();
+            held = step.keep.iter().copied().zip(values).collect();
+            let before: Vec<Tensor> = held.iter().map(|(_, value)| value.copy()).collect();
+            // From the kept values the unpruned network comes to the same.
+            let [again] = &base.forward_from(&held, Some(&images), &outputs).unwrap()[..] else {
+                panic!("one output")
+            };
+            assert!(
+                largest(&(again - &whole)) <= 1e-5 * largest(&whole),
+                "{model}"
+            );
+
+            let keep = Keep::from([(step.group.clone(), random[&step.group].clone())]);
+            let (pruned, changes) =
+                prune_changes(&folded, &folded_weights, &groups, &keep).unwrap();
+            let variant = base.variant(pruned, &changes).unwrap();
+            let channels = kept_channels(&folded, &groups, &keep, &step.usable).unwrap();
+            let usable: Vec<(NodeId, Tensor)> = step
+                .usable
+                .iter()
+                .zip(&channels)
+                .map(|(id, channels)| {
+                    let value = held.iter().find(|(held, _)| held == id).unwrap();
+                    (*id, select_channels(&value.1, channels).unwrap())
+                })
+                .collect();
+            let ours = variant
+                .forward_from(&usable, Some(&images), &outputs)
+                .unwrap()
+                .remove(0);
+            let (smaller, sliced) = prune(&graph, &weights, &groups_of(&graph), &keep).unwrap();
+            let theirs = run(
+                Network::for_inference(&smaller, &sliced, Placement::CPU_FP32).unwrap(),
+                &images,
+            );
+            let scale = largest(&theirs);
+            // Some layers matter little in an untrained network, but not all.
+            effect = effect.max(largest(&(&theirs - &whole)) / scale);
+            let difference = largest(&(&ours - &theirs)) / scale;
+            assert!(difference <= 3e-5, "{model} {}: {difference}", step.group);
+            for ((_, now), before) in held.iter().zip(&before) {
+                assert_eq!(
+                    now, before,
+                    "{model} {}: a kept value was written to",
+                    step.group
+                );
+            }
+        }
+        assert!(effect > 1e-2, "{model}: {effect}");
+    }
+}
+
+fn groups_of(graph: &Graph) -> ChannelGroups {
+    channel_groups(graph).unwrap()
 }

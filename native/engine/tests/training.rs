@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{Recorder, dataset, recorder, spec};
 use oarlock_engine::{CancelToken, EventSink, run_job};
 use oarlock_jobs::{
-    ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Resume, TrainResult, TrainSpec,
+    ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Resume, TrainParams, TrainResult, TrainSpec,
 };
 
 fn run(
@@ -306,7 +306,9 @@ fn parameters_and_data_that_cannot_work_are_named() {
     let mut spec = base.clone();
     spec.params.batch_size = 500;
     spec.params.num_epochs = 1;
-    spec.params.class_balance = true;
+    if let TrainParams::Classification(params) = &mut spec.params {
+        params.class_balance = true;
+    }
     let sink = recorder();
     run(&spec, &sink, &CancelToken::new()).unwrap();
     let JobEvent::Started { notes, .. } = &sink.events.lock().unwrap()[0] else {

@@ -39,11 +39,11 @@ pub use init::{Init, init_of, init_weights};
 pub use ir::{Act, Graph, HostTensor, Node, NodeId, Op, Output, Param, ParamKind, WeightMap};
 pub use prune::{
     Criterion, Judges, Keep, PruningPlan, Sensitivities, keep_by_ratios, keep_for_ratio,
-    kept_count, mask, plan_for_flops, plan_for_loss, prune, prune_graph, ratios_for_loss,
-    removed_share, tolerance_curve, unit_scores,
+    kept_channels, kept_count, mask, plan_for_flops, plan_for_loss, prune, prune_changes,
+    prune_graph, ratios_for_loss, removed_share, tolerance_curve, unit_scores,
 };
 pub use quantize::{
     Affine, Calibration, Histogram, Quantization, QuantizedData, QuantizedTensor, Range,
-    calibration_values, quantize,
+    calibration_values, quantize, weight_signal,
 };
 pub use shape::{Value, infer_shapes, same_padding};

@@ -47,20 +47,23 @@ fn a_cut_keeps_what_the_changed_nodes_read() {
     };
     let by_name = |name: &str| cuts.iter().find(|c| c.group == name).unwrap();
 
-    // Its group holds `third` too, for the sum: everything changes.
+    // Its group holds `third` too, for the sum, and that reads what changes: all but `first` itself,
+    // which only loses filters, must run.
     let first = by_name("first");
-    assert_eq!((first.first, first.keep.len(), first.bytes), (1, 0, 0));
-    assert_eq!(first.macs, cost.total.macs);
+    assert_eq!(graph.nodes[first.first].name, "second");
+    assert_eq!(named(&graph, &first.keep), ["first.act"]);
+    assert_eq!(first.bytes, 4 * 64 * 4);
+    assert_eq!(first.macs, macs(&["second", "third", "fourth", "last"]));
 
     let second = by_name("second");
-    assert_eq!(named(&graph, &second.keep), ["first.act"]);
-    assert_eq!(second.bytes, 4 * 64 * 4);
-    assert_eq!(second.macs, macs(&["second", "third", "fourth", "last"]));
+    assert_eq!(named(&graph, &second.keep), ["first.act", "second"]);
+    assert_eq!(second.bytes, 4 * 64 * 4 + 8 * 16 * 4);
+    assert_eq!(second.macs, macs(&["third", "fourth", "last"]));
 
-    // The sum, 4×8×8, could be kept; but it is cheaply made of nothing smaller.
+    // Its own output, 5×8×8, is all that `last` reads.
     let fourth = by_name("fourth");
-    assert_eq!(named(&graph, &fourth.keep), ["add_6"]);
-    assert_eq!(fourth.macs, macs(&["fourth", "last"]));
+    assert_eq!(named(&graph, &fourth.keep), ["fourth"]);
+    assert_eq!(fourth.macs, macs(&["last"]));
 }
 
 #[test]
@@ -80,8 +83,11 @@ fn enlarged_maps_are_kept_small() {
     let graph = b.finish().unwrap();
     let groups = channel_groups(&graph).unwrap();
     let cuts = cut_points(&graph, &groups.groups, [16, 16]).unwrap();
-    assert_eq!(named(&graph, &cuts[1].keep), ["a"]);
-    assert_eq!(cuts[1].bytes, 4 * 16 * 4);
+    // `b` reads all of `a`, enlarged; what `a` loses it loses before that.
+    assert_eq!(named(&graph, &cuts[0].keep), ["a"]);
+    assert_eq!(cuts[0].bytes, 4 * 16 * 4);
+    assert_eq!(named(&graph, &cuts[1].keep), ["b"]);
+    assert_eq!(cuts[1].bytes, 4 * 256 * 4);
 }
 
 #[test]
@@ -111,14 +117,18 @@ fn a_plan_moves_along_within_its_budget() {
     let cuts = cut_points(&graph, &groups.groups, [8, 8]).unwrap();
     for step in &free.steps {
         let cut = cuts.iter().find(|c| c.group == step.group).unwrap();
-        assert_eq!((&step.keep, step.macs), (&cut.keep, cut.macs));
+        assert_eq!(
+            (&step.keep, &step.usable, step.macs),
+            (&cut.keep, &cut.keep, cut.macs)
+        );
     }
     // Each value is made once: moving to the sum goes on from the kept activation.
     let id = |name: &str| graph.nodes.iter().position(|n| n.name == name).unwrap();
     let nodes = cost(&graph, [8, 8]).unwrap().nodes;
     let prepared: Vec<u64> = free.steps.iter().map(|s| s.prepare_macs).collect();
-    let [first, second, third] = ["first", "second", "third"].map(|name| nodes[id(name)].macs);
-    assert_eq!(prepared, [0, first, second + third]);
+    let [first, second, third, fourth] =
+        ["first", "second", "third", "fourth"].map(|name| nodes[id(name)].macs);
+    assert_eq!(prepared, [first, second, third + fourth]);
     assert_eq!(free.brute_force_macs, 3 * 9 * total);
     assert_eq!(
         free.macs,
@@ -133,5 +143,7 @@ fn a_plan_moves_along_within_its_budget() {
     assert!(none.steps.iter().all(|s| s.keep.is_empty()));
     // One byte less than the activation takes: nothing fits, the image is all there is.
     assert_eq!(plan(4 * 64 * 4 - 1).macs, none.macs);
-    assert_eq!(plan(4 * 64 * 4).macs, free.macs);
+    let least = free.steps.iter().map(|s| s.bytes).max().unwrap();
+    assert_eq!(plan(least).macs, free.macs);
+    assert!(plan(least - 1).macs > free.macs && plan(least - 1).macs < none.macs);
 }

@@ -285,6 +285,8 @@ fn how_many_stay() {
     for (size, ratio, kept) in [
         (64, 0.3, 48),
         (64, 0.9, 8),
+        (64, 0.45, 40),
+        (80, 0.1, 72),
         (60, 0.1, 56),
         (6, 0.5, 6),
         (58, 0.0, 58),
@@ -386,6 +388,14 @@ fn a_target_of_flops_is_found() {
     let plan = plan_for_flops(&graph, &groups, &table, 0.9999, [16, 16], None).unwrap();
     assert_eq!(plan.ratios["b"], 0.9);
     assert!(plan.removed_flops < 0.9999);
+    // Where even no loss at all allows more than is wanted, no more than that goes.
+    let free = self::table(&[("a", &[(0.9, 0.0)]), ("b", &[(0.9, -0.1)])]);
+    for target in [0.1, 0.4] {
+        let plan = plan_for_flops(&graph, &groups, &free, target, [16, 16], None).unwrap();
+        let reached = plan.removed_flops;
+        assert!((reached - target).abs() < 0.01, "{target}: {plan:?}");
+        assert_eq!(plan.tolerance, 0.0);
+    }
     // Rounded to multiples of 8.
     let plan = plan_for_flops(&graph, &groups, &table, 0.5, [16, 16], Some(8)).unwrap();
     assert!((plan.removed_flops - 0.5).abs() < 0.05, "{plan:?}");

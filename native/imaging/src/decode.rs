@@ -104,21 +104,24 @@ pub fn plan(
     }
     let info = inspect(bytes)?;
     limits.check(&info)?;
-    let size = info.display_size();
-    let denominator = match cover {
-        Some(needed) if info.format == Format::Jpeg => jpeg::denominator(size, needed),
-        _ => 1,
-    };
-    let (width, height) = (
-        jpeg::scaled(size.0, denominator),
-        jpeg::scaled(size.1, denominator),
-    );
-    Ok(DecodePlan {
-        info,
-        denominator,
-        width,
-        height,
-    })
+    Ok(DecodePlan::of(info, cover))
+}
+
+impl DecodePlan {
+    /// The plan for a picture whose header is known; see [`plan`].
+    pub fn of(info: ImageInfo, cover: Option<(usize, usize)>) -> Self {
+        let size = info.display_size();
+        let denominator = match cover {
+            Some(needed) if info.format == Format::Jpeg => jpeg::denominator(size, needed),
+            _ => 1,
+        };
+        Self {
+            info,
+            denominator,
+            width: jpeg::scaled(size.0, denominator),
+            height: jpeg::scaled(size.1, denominator),
+        }
+    }
 }
 
 /// Decodes a whole image to RGB in display orientation; see [`plan`] for `cover`.

@@ -76,6 +76,8 @@ pub struct Object {
     pub mask: Option<Plane>,
     /// Not counted in mean average precision.
     pub difficult: bool,
+    /// Stands for a whole group: detections inside it are neither right nor wrong.
+    pub crowd: bool,
     /// Weight in the loss: below 1 after [`crate::transform::mixup`].
     pub weight: f32,
 }

@@ -188,6 +188,7 @@ fn rectangle(size: (usize, usize), at: Rect) -> Labeled {
         polygons: vec![vec![[x1, y1], [x2, y1], [x2, y2], [x1, y2]]],
         mask: Some(mask),
         difficult: false,
+        crowd: false,
         weight: 1.0,
     };
     Labeled {

@@ -42,6 +42,10 @@ pub enum JobEvent {
         data_wait_seconds: f64,
         /// Images per second since the last logged step.
         images_per_second: f64,
+        /// Share of the epoch's pictures found decoded in memory, 0–1; none without such a cache.
+        #[serde(default)]
+        #[ts(optional = nullable)]
+        cache_hit_rate: Option<f64>,
     },
     /// An evaluation on the validation set finished.
     Eval {

@@ -6,17 +6,22 @@
 
 mod error;
 mod event;
+mod params;
 mod result;
 mod spec;
 
 pub use error::{ErrorCode, JobError};
 pub use event::{JobEvent, Metrics};
+pub use params::{
+    AugmentParams, ClassificationParams, CommonParams, LossKind, LossTerm, LrPolicy,
+    SegmentationParams, TrainParams,
+};
 pub use result::{
-    EvaluateResult, ExportResult, ImportResult, JobOutcome, PredictItem, PredictResult,
-    PruneSummary, SensitivityResult, TrainResult,
+    EvaluateResult, ExportResult, ImportResult, JobOutcome, LiteResult, MeasureSpec, Measured,
+    ModelMeasure, PredictItem, PredictResult, Probe, PruneSummary, SensitivityResult, TrainResult,
 };
 pub use spec::{
-    ClassificationParams, DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec,
-    ImportSpec, JobSpec, LrPolicy, ModelSource, Precision, PredictImage, PredictSpec, PruneSpec,
-    PruneTarget, QuantMethod, QuantSpec, Resume, SensitivitySpec, TaskType, TrainSpec,
+    DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec, ImportSpec, JobSpec, LiteSpec,
+    ModelSource, Precision, PredictImage, PredictSpec, PruneSpec, PruneTarget, QuantMethod,
+    QuantSpec, Resume, SensitivitySpec, SourceFormat, TaskType, TrainSpec,
 };

@@ -17,7 +17,9 @@ pub enum JobOutcome {
     /// Pictures drawn.
     Predict(PredictResult),
     /// Model exported.
-    Export(ExportResult),
+    Export(Box<ExportResult>),
+    /// Model converted.
+    Lite(LiteResult),
     /// Sensitivities measured, completely or until a stop.
     Sensitivity(SensitivityResult),
     /// Dataset checked and copied.
@@ -118,6 +120,108 @@ pub struct ExportResult {
     /// Multiply-accumulates for one input of the exported shape.
     #[ts(type = "number")]
     pub macs: u64,
+    /// Images that calibrated, when it is quantized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub calibrated: Option<u32>,
+    /// What the user should know, one sentence each.
+    #[serde(default)]
+    #[ts(optional, as = "Option<Vec<String>>")]
+    pub notes: Vec<String>,
+    /// What the compute host is to measure; it puts `measured` in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub measure: Option<MeasureSpec>,
+    /// What another runtime measured; absent when it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub measured: Option<Measured>,
+}
+
+/// A measurement of an exported model, by another runtime than the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct MeasureSpec {
+    /// The exported ONNX file.
+    pub model: String,
+    /// Of a quantized export the same network in fp32; removed afterwards.
+    pub fp32: Option<String>,
+    /// Folder of the dataset whose validation images measure the accuracy; absent: no accuracy.
+    pub dataset: Option<String>,
+    /// The short side of an image is resized to this, in pixels.
+    pub resize_short: u32,
+    /// Then the centre square of this side is cut out.
+    pub crop: u32,
+    /// Mean of R, G, B after division by 255.
+    pub mean: [f32; 3],
+    /// Standard deviation of R, G, B after division by 255.
+    pub std: [f32; 3],
+    /// Number of classes.
+    pub classes: u32,
+    /// k of top-k accuracy beside top-1, at most the number of classes.
+    pub topk: u32,
+    /// What the engine computes for a few images.
+    pub probe: Probe,
+    /// Intra-operation threads; 0 = all cores.
+    pub threads: u32,
+}
+
+/// Images and the engine's fp32 scores for them: a file of little-endian fp32 values, first the network's input
+/// (images×3×crop×crop), then the probabilities (images×classes). Removed after the measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct Probe {
+    /// Absolute file.
+    pub path: String,
+    /// Number of images.
+    pub images: u32,
+}
+
+/// What ONNX Runtime measured of an export.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct Measured {
+    /// `onnxruntime` and its version.
+    pub runtime: String,
+    /// Threads of the latency.
+    pub threads: u32,
+    /// Validation images of the metrics; 0 without.
+    pub images: u32,
+    /// The exported model.
+    pub model: ModelMeasure,
+    /// Of a quantized export the same network in fp32.
+    pub fp32: Option<ModelMeasure>,
+    /// Largest difference of a probability in fp32 between the engine and the runtime.
+    pub difference: f64,
+}
+
+/// Figures of one file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct ModelMeasure {
+    /// `acc1`, `acc{k}` on the validation images; empty when not measured.
+    pub metrics: Metrics,
+    /// Size of the file.
+    #[ts(type = "number")]
+    pub bytes: u64,
+    /// Median milliseconds for one image.
+    pub latency_ms: f64,
+}
+
+/// End of a conversion.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct LiteResult {
+    /// Absolute folder `<save_dir>/lite_model`.
+    pub path: String,
+    /// `ort`: ONNX Runtime's own format; `onnx`: optimized ONNX, where the runtime could not write its own.
+    pub format: String,
+    /// Why the format is not `ort`.
+    pub note: Option<String>,
+    /// `onnxruntime` and its version.
+    pub runtime: String,
+    /// Largest difference of a probability to the model that was converted.
+    pub difference: f64,
+    /// Size of the file.
+    #[ts(type = "number")]
+    pub bytes: u64,
+    /// Median milliseconds for one image.
+    pub latency_ms: f64,
 }
 
 /// End of a dataset import.

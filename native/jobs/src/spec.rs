@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::TrainParams;
+
 /// A unit of work for native code.
 #[derive(Debug, Clone, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -15,6 +17,8 @@ pub enum JobSpec {
     Predict(PredictSpec),
     /// Write an inference model (compute host).
     Export(ExportSpec),
+    /// Convert an exported model (compute host, without the engine).
+    Lite(LiteSpec),
     /// Measure how much each layer can be pruned (compute host).
     Sensitivity(SensitivitySpec),
     /// Check and copy a dataset (light addon).
@@ -102,14 +106,12 @@ pub enum Resume {
 pub struct TrainSpec {
     /// Task id, for logs.
     pub task_id: String,
-    /// Task family.
-    pub task_type: TaskType,
     /// `<ws>/projects/P…/T…`: gets `out.log`, `err.log`, `output/`.
     pub task_dir: String,
     /// Training and validation data.
     pub dataset: DatasetRef,
-    /// Parameters of the task's family.
-    pub params: ClassificationParams,
+    /// Task family and its parameters.
+    pub params: TrainParams,
     /// Start weights (safetensors, `.pth`, `.pdparams` or a checkpoint folder); ignored on resume.
     pub weights: Option<String>,
     /// Where to begin.
@@ -120,69 +122,6 @@ pub struct TrainSpec {
     pub prune: Option<PruneSpec>,
     /// Where to run.
     pub device: DeviceSpec,
-}
-
-/// Learning-rate schedule after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
-pub enum LrPolicy {
-    /// ×0.1 at each epoch of `lr_decay_epochs`.
-    Piecewise,
-    /// Linear to 0.
-    Linear,
-    /// Half a cosine to 0.
-    Cosine,
-    /// (1 − t)^0.9 to 0.
-    Polynomial,
-}
-
-/// Training parameters of a classifier (`params.md`); unknown keys are ignored.
-#[derive(Debug, Clone, Serialize, Deserialize, TS)]
-#[allow(missing_docs)] // the names are the contract's, documented in params.md section 3
-pub struct ClassificationParams {
-    pub model: String,
-    pub batch_size: u32,
-    pub num_epochs: u32,
-    pub learning_rate: f64,
-    pub lr_policy: LrPolicy,
-    pub lr_decay_epochs: Vec<u32>,
-    pub warmup_steps: u32,
-    pub warmup_start_lr: f64,
-    pub save_interval_epochs: u32,
-    /// `SGD` (momentum 0.9) or `Adam`.
-    pub optimizer: String,
-    pub weight_decay: f64,
-    pub label_smoothing: f64,
-    /// [h, w]; the first value is the crop size.
-    pub image_shape: [u32; 2],
-    pub image_mean: [f32; 3],
-    pub image_std: [f32; 3],
-    pub horizontal_flip: bool,
-    pub horizontal_flip_prob: f32,
-    pub vertical_flip: bool,
-    pub vertical_flip_prob: f32,
-    pub brightness: bool,
-    pub brightness_range: f32,
-    pub brightness_prob: f32,
-    pub contrast: bool,
-    pub contrast_range: f32,
-    pub contrast_prob: f32,
-    pub saturation: bool,
-    pub saturation_range: f32,
-    pub saturation_prob: f32,
-    pub hue: bool,
-    /// Degrees.
-    pub hue_range: f32,
-    pub hue_prob: f32,
-    pub rotate: bool,
-    pub rotate_prob: f32,
-    /// Degrees.
-    pub rotate_range: f32,
-    /// Oversample rare classes so that each class is drawn equally often.
-    pub class_balance: bool,
-    /// Stop after this many evaluations without a better primary metric; 0 = never.
-    pub early_stop_patience: u32,
-    #[ts(type = "number")]
-    pub seed: u64,
 }
 
 /// Which weights of a task to use.
@@ -215,6 +154,10 @@ pub enum PredictImage {
         path: String,
         /// File name of the picture, `.png`.
         output: String,
+        /// Its true label map (segmentation), drawn beside the prediction.
+        #[serde(default)]
+        #[ts(optional)]
+        truth: Option<String>,
     },
 }
 
@@ -248,19 +191,40 @@ pub struct ExportSpec {
     #[serde(default)]
     #[ts(optional)]
     pub quant: Option<QuantSpec>,
+    /// `<task>/logs/export`: gets `out.log`, `err.log`, and while the job runs what the measurement needs.
+    /// Without it the export is neither logged nor measured.
+    #[serde(default)]
+    #[ts(optional)]
+    pub log_dir: Option<String>,
+    /// Its training set calibrates, its validation set measures before and after. Needed for `quant`; an
+    /// fp32 export takes a few validation images from it.
+    #[serde(default)]
+    #[ts(optional)]
+    pub dataset: Option<DatasetRef>,
+    /// Intra-operation threads; 0 = all cores.
+    #[serde(default)]
+    #[ts(optional, as = "Option<u32>")]
+    pub threads: u32,
 }
 
 /// Post-training quantization: int8 weights per channel, uint8 activations.
 #[derive(Debug, Clone, Serialize, Deserialize, TS)]
 pub struct QuantSpec {
-    /// Its training set calibrates, its validation set measures before and after.
-    pub dataset: DatasetRef,
     /// How ranges of activations are chosen.
     pub method: QuantMethod,
     /// Training images to calibrate with; fewer are used, and said, when the set is smaller.
     pub images: u32,
-    /// Where to run.
-    pub device: DeviceSpec,
+}
+
+/// A conversion of an exported model to ONNX Runtime's own format, for phones and small machines.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+pub struct LiteSpec {
+    /// Folder of an exported model: `model.onnx`, `model.yml`.
+    pub model: String,
+    /// Folder that gets `lite_model/`.
+    pub save_dir: String,
+    /// Intra-operation threads; 0 = all cores.
+    pub threads: u32,
 }
 
 /// How ranges of activations are chosen.
@@ -270,9 +234,9 @@ pub enum QuantMethod {
     /// Smallest and largest value.
     MinMax,
     /// All but the outermost values.
+    #[default]
     Percentile,
     /// Least Kullback-Leibler divergence.
-    #[default]
     Entropy,
 }
 
@@ -330,4 +294,30 @@ pub struct ImportSpec {
     pub dest: String,
     /// Threads for checking; 0 = all cores but one.
     pub threads: u32,
+    /// Segmentation only: pictures of any number of channels (`.npy`, TIFF) are allowed.
+    #[serde(default)]
+    #[ts(as = "Option<bool>", optional)]
+    pub remote: bool,
+    /// Annotations of another tool, to be converted; none = recognised by the folder's content.
+    #[serde(default)]
+    #[ts(optional)]
+    pub format: Option<SourceFormat>,
+}
+
+/// What a source folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceFormat {
+    /// The format of the dataset's own type (`datasets.md` 2-5); nothing is converted.
+    Native,
+    /// One labelme JSON a picture.
+    Labelme,
+    /// One EasyData JSON a picture.
+    Easydata,
+    /// One JSON of Jingling's labelling tool a picture.
+    Jingling,
+    /// MSCOCO: one JSON for all pictures.
+    Coco,
+    /// YOLO: a text file of class ids and relative boxes or polygons a picture.
+    Yolo,
 }

@@ -27,6 +27,12 @@ impl Confusion {
         }
     }
 
+    /// A matrix of `classes`² counts, row by row; missing ones are 0.
+    pub fn from_counts(classes: usize, mut counts: Vec<u64>) -> Self {
+        counts.resize(classes * classes, 0);
+        Self { classes, counts }
+    }
+
     /// Counts one image; classes out of range are not counted.
     pub fn add(&mut self, truth: usize, predicted: usize) {
         if truth < self.classes && predicted < self.classes {

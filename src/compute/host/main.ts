@@ -4,6 +4,7 @@
  *   node host/main.js             job protocol over Node's IPC channel
  *   node host/main.js --stdio[=N] job protocol as JSON lines: in on standard input, out on descriptor N (default 1)
  */
+import { rm } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { EventCoalescer, eventsDelivered } from '../event-coalescer.js';
@@ -12,6 +13,7 @@ import type { JobEvent, JobOutcome, JobSpec } from '../jobs.gen.js';
 import { loadAddon, type NativeAddon } from '../native-addon.js';
 import type { DeviceInfo } from '../ports.js';
 import { type HostEndReason, HostExit, PROTOCOL_VERSION, type ToHost } from '../protocol.js';
+import { runOnnx } from './onnx-child.js';
 import { ipcTransport, streamTransport, type Transport } from './transport.js';
 import type { NativeCall } from './worker.js';
 
@@ -19,6 +21,8 @@ const PARENT_CHECK_MS = 1_000;
 const STOP_RETRY_MS = 100;
 /** Time for the last messages to leave. */
 const FLUSH_MS = 1_000;
+/** Longest conversion: its caller waits for it. */
+const CONVERT_MS = 5 * 60_000;
 /** The server sends SIGKILL at the end of its grace; this host gives up a little earlier by itself. */
 const TERM_SHARE = 0.8;
 
@@ -26,6 +30,12 @@ const number = (name: string, otherwise: number): number => {
   const value = Number(process.env[name]);
   return Number.isFinite(value) && value > 0 ? value : otherwise;
 };
+
+interface Running {
+  stop: boolean;
+  /** Ends the process of ONNX Runtime. */
+  readonly onnx: AbortController;
+}
 
 interface Ending {
   reason: HostEndReason;
@@ -37,7 +47,7 @@ class Host {
   readonly #transport: Transport;
   readonly #events: EventCoalescer;
   readonly #pool: Piscina<NativeCall, unknown>;
-  readonly #jobs = new Map<string, { stop: boolean }>();
+  readonly #jobs = new Map<string, Running>();
   #addon: NativeAddon | undefined;
   #ending: Ending | undefined;
   #exiting = false;
@@ -111,17 +121,9 @@ class Host {
       await this.#transport.send({ t: 'outcome', id, outcome });
       return;
     }
-    this.#jobs.set(id, { stop: false });
-    let outcome: JobOutcome;
-    try {
-      outcome = JSON.parse(
-        String(await this.#pool.run({ fn: 'runJob', args: [id, JSON.stringify(spec)] })),
-      ) as JobOutcome;
-    } catch (error) {
-      // A caught panic, or a job thread that ran out of script memory.
-      const message = error instanceof Error ? error.message : String(error);
-      outcome = failed('internal', `The engine failed unexpectedly: ${message}`, { context: { reason: 'panic' } });
-    }
+    const job: Running = { stop: false, onnx: new AbortController() };
+    this.#jobs.set(id, job);
+    const outcome = spec.kind === 'lite' ? await this.#convert(spec, job) : await this.#native(id, spec, job);
     await eventsDelivered();
     this.#events.finish(id);
     this.#jobs.delete(id);
@@ -134,8 +136,45 @@ class Host {
     }
   }
 
-  #stop(id: string, job: { stop: boolean }): void {
+  async #native(id: string, spec: JobSpec, job: Running): Promise<JobOutcome> {
+    try {
+      const json = await this.#pool.run({ fn: 'runJob', args: [id, JSON.stringify(spec)] });
+      const outcome = JSON.parse(String(json)) as JobOutcome;
+      return outcome.type === 'export' ? await this.#measured(id, outcome, job) : outcome;
+    } catch (error) {
+      // A caught panic, or a job thread that ran out of script memory.
+      const message = error instanceof Error ? error.message : String(error);
+      return failed('internal', `The engine failed unexpectedly: ${message}`, { context: { reason: 'panic' } });
+    }
+  }
+
+  /** An export is whole before it is measured; when that fails, the user is told. */
+  async #measured(id: string, outcome: JobOutcome & { type: 'export' }, job: Running): Promise<JobOutcome> {
+    const { measure: spec, ...exported } = outcome;
+    if (spec === undefined) return outcome;
+    const onProgress = (done: number, total: number): void =>
+      this.#events.push(id, { type: 'progress', done, total, stage: 'measuring' });
+    onProgress(0, 1);
+    const reply = await runOnnx({ task: 'measure', spec }, { signal: job.onnx.signal, onProgress });
+    for (const path of [spec.probe.path, spec.fp32]) if (path !== null) await rm(path, { force: true });
+    if (reply.t === 'measured') return { ...exported, measured: reply.result };
+    if (job.stop) return failed('cancelled', 'The job was stopped.', { context: { reason: 'stopped' } });
+    const why = reply.t === 'failed' ? reply.message : 'it gave another answer';
+    const note = `ONNX Runtime could not measure the exported model: ${why}.`;
+    return { ...exported, notes: [...(exported.notes ?? []), note] };
+  }
+
+  async #convert(spec: JobSpec & { kind: 'lite' }, job: Running): Promise<JobOutcome> {
+    const reply = await runOnnx({ task: 'convert', spec }, { signal: job.onnx.signal, limitMs: CONVERT_MS });
+    if (reply.t === 'converted') return { type: 'lite', ...reply.result };
+    if (job.stop) return failed('cancelled', 'The job was stopped.', { context: { reason: 'stopped' } });
+    const why = reply.t === 'failed' ? reply.message : 'it gave another answer';
+    return failed('invalid_data', `The model could not be converted: ${why}.`);
+  }
+
+  #stop(id: string, job: Running): void {
     job.stop = true;
+    job.onnx.abort();
     this.#addon?.control(id, 'stop');
   }
 

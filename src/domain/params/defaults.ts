@@ -20,6 +20,8 @@ export interface DefaultsInput {
   gpus: readonly number[];
   /** Smallest free memory among `gpus`, in MB. */
   freeMemoryMb: number;
+  /** Mean and standard deviation of each channel of a remote sensing set, on the scale 0 to 1. */
+  channels?: { mean: readonly number[]; std: readonly number[] } | undefined;
   /** Whether weights of that key (`ResNet50_IMAGENET`) are on this machine. */
   hasWeights(key: string): boolean;
 }
@@ -142,6 +144,9 @@ export function suggestParams(input: DefaultsInput): Defaults {
       sensitivities_path: null,
       pretrain_weights: weights.name,
       ...augmentation(info),
+      ...(input.channels === undefined
+        ? {}
+        : { image_mean: [...input.channels.mean], image_std: [...input.channels.std] }),
     },
     warnings: [warning, weights.warning].filter((line) => line !== undefined),
   };

@@ -71,6 +71,16 @@ const triple =
     return list;
   };
 
+/** One value a channel; how many a picture has, its dataset knows. */
+const channels =
+  (range: NumberRange): Reader =>
+  (field, value) => {
+    const list = toList(field, value, (name, entry) => toFloat(name, entry, range), 64);
+    if (list !== NOT_GIVEN && list.length === 0)
+      throw invalidArgument(field, `${field} must have a value per channel.`);
+    return list;
+  };
+
 const switches: Reader = (field, value) => {
   const list = toList(field, value, toBoolean, 8);
   if (list !== NOT_GIVEN && list.length !== 2) {
@@ -148,6 +158,14 @@ const FIELDS: Readonly<Record<string, Reader>> = {
   aspect_ratio: float({ min: 0, above: true, max: 1 }),
 };
 
+/** Read otherwise than in the other types. */
+const OWN_FIELDS: Partial<Record<ProjectType, Readonly<Record<string, Reader>>>> = {
+  segmentation: {
+    image_mean: channels({ min: 0, max: 1 }),
+    image_std: channels({ min: 0, above: true, max: 1 }),
+  },
+};
+
 const EVERY_TYPE = [
   ...['model', 'cuda_visible_devices', 'batch_size', 'save_interval_epochs', 'pretrain_weights', 'num_epochs'],
   ...['learning_rate', 'lr_policy', 'lr_decay_epochs', 'warmup_steps', 'warmup_start_lr', 'train_num'],
@@ -210,7 +228,7 @@ export function coerceTrain(type: ProjectType, given: Readonly<Record<string, un
     const key = Object.hasOwn(RENAMED, name) ? (RENAMED[name] as string) : name;
     if (key !== name && Object.hasOwn(given, key)) continue; // the proper name wins
     if (!KEYS[type].has(key)) continue;
-    const reader = FIELDS[key] as Reader;
+    const reader = OWN_FIELDS[type]?.[key] ?? (FIELDS[key] as Reader);
     const read = reader(key, value);
     if (read !== NOT_GIVEN) result[key] = read;
   }

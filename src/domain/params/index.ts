@@ -1,6 +1,6 @@
 /** Training parameters: reading, suggesting, storing and handing them to a job. */
 
-export { type ClassificationPlan, planClassification, type TrainingSite } from './classification.js';
+export { planClassification } from './classification.js';
 export { readTrainArgument } from './coerce.js';
 export { type Defaults, type DefaultsInput, suggestParams } from './defaults.js';
 export { coerceTrain, keysOf, type TrainParams } from './fields.js';
@@ -14,6 +14,8 @@ export {
   pretrainedNames,
   weightsKey,
 } from './models.js';
+export type { ParamsPlan, TrainingSite } from './plan.js';
+export { planSegmentation } from './segmentation.js';
 export {
   createStored,
   isWeightsPath,

@@ -168,6 +168,7 @@ test('the job gets every parameter', () => {
   assert.equal(precision, 'fp32');
   assert.equal(pretrainWeights, null);
   assert.deepEqual(params, {
+    task_type: 'classification',
     model: 'ResNet18',
     batch_size: 4,
     num_epochs: 3,

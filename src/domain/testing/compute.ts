@@ -45,7 +45,9 @@ export class ScriptedJob implements JobHandle {
     const stopped: JobOutcome =
       this.spec.kind === 'train'
         ? { type: 'train', stopped: true, completed_epochs: 1, best_epoch: null, best_metrics: {} }
-        : failedOutcome('cancelled', 'The job was stopped.');
+        : this.spec.kind === 'sensitivity'
+          ? { type: 'sensitivity', stopped: true, path: '', metric: 'acc1', base: 0.5, layers: 1, curve: [] }
+          : failedOutcome('cancelled', 'The job was stopped.');
     this.end(stopped);
     await this.outcome;
   }

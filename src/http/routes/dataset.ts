@@ -1,6 +1,7 @@
 /** `/dataset`: creation, import, split, details, deletion. */
 import { Readable } from 'node:stream';
 import { z } from 'zod';
+import type { SourceFormat } from '../../compute/jobs.gen.js';
 import type { DatasetsApi } from '../../domain/contracts.js';
 import type { DatasetRecord } from '../../domain/records.js';
 import type { Repository } from '../../domain/repository.js';
@@ -12,6 +13,8 @@ export interface DatasetServices {
   readonly datasets: DatasetsApi;
   readonly store: Pick<Repository, 'revision'>;
 }
+
+const SOURCE_FORMATS = ['native', 'labelme', 'easydata', 'jingling', 'coco', 'yolo'] as const satisfies SourceFormat[];
 
 const message = z
   .union([z.string(), z.object({ pid: z.int(), percent: z.number() })])
@@ -102,11 +105,20 @@ export function datasetRoutes({ datasets, store }: DatasetServices): Route[] {
       input: z.object({
         did,
         path: z.string().min(1).describe('Folder on the server, inside the workspace or a data root; never changed'),
+        format: z
+          .enum(SOURCE_FORMATS)
+          .nullish()
+          .describe(
+            'What the folder holds: native (the format of the type itself) or annotations of another tool, which are converted; left out: recognised',
+          ),
         demo: z.unknown().optional().describe('Part of a demo, so that stopping the demo cancels it'),
       }),
       output: z.object({}),
       async handle(input) {
-        await datasets.import(input.did, input.path, { demo: Boolean(input.demo) });
+        await datasets.import(input.did, input.path, {
+          demo: Boolean(input.demo),
+          ...(input.format ? { format: input.format } : {}),
+        });
         return {};
       },
     }),

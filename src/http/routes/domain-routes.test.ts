@@ -122,6 +122,8 @@ describe('every route refuses', () => {
       ['POST', '/project/task/predict', { tid, image_data: '?' }, 'image_data'],
       ['POST', '/project/task/export', { tid, type: 'onnx', save_dir: '/x' }, 'type'],
       ['POST', '/project/task/export', { tid, type: 'infer' }, 'save_dir'],
+      ['POST', '/project/task/export', { tid, type: 'lite', save_dir: '/x' }, 'model_path'],
+      ['POST', '/project/task/export', { tid, type: 'infer', save_dir: '/x', quant_images: 0 }, 'quant_images'],
       ['GET', '/model', {}, 'type'],
       ['GET', '/model', { type: 'x' }, 'type'],
       ['POST', '/model', { pid: 'P0001', tid, name: 'x', type: 'exported' }, 'path'],
@@ -136,19 +138,7 @@ describe('every route refuses', () => {
 
   it('what is not available yet', async (t) => {
     const c = await Client.start(t);
-    const tid = await c.h.trained();
-    await c.fails('unsupported', 'POST', '/project/task/prune', { tid });
-    await c.fails('not_ready', 'GET', '/project/task/metrics', { tid, type: 'sensitivities' });
-    await c.fails('unsupported', 'POST', '/project/task/export', {
-      tid,
-      type: 'lite',
-      model_path: '/x',
-      save_dir: '/x',
-    });
-    await c.fails('unsupported', 'POST', '/project/task/export', { tid, type: 'infer', save_dir: '/x', quant: true });
     const { did } = await c.ok('POST', '/dataset', { name: 'd', desc: '', dataset_type: 'detection' });
-    const answer = await c.fails('unsupported', 'PUT', '/dataset', { did, path: c.h.source });
-    assert.match(answer.message, /not available yet/);
     const { pid } = await c.ok('POST', '/project', { name: 'd', desc: '', project_type: 'detection' });
     await c.ok('PUT', '/workspace', { struct: 'project', id: pid, attr_dict: { did } });
     assert.equal((await c.ok('GET', '/project', { id: pid })).attr.type, 'detection');
@@ -273,6 +263,61 @@ describe('answers', () => {
     const log = (await c.ok('GET', `/project/task/metrics?tid=${done}&type=train`)).train_log;
     assert.deepEqual(log.eval_metrics, { Epoch: 2, acc1: 0.5, acc2: 1 });
     assert.deepEqual(log.eval_metircs, log.eval_metrics);
+  });
+
+  it('of the pruning analysis and a pruned training', async (t) => {
+    const c = await Client.start(t);
+    const tid = await c.h.trained();
+    await c.fails('not_ready', 'GET', '/project/task/metrics', { tid, type: 'sensitivities' });
+    assert.deepEqual(await c.ok('POST', '/project/task/prune', { tid }), { status: 1 });
+    await c.fails('conflict', 'POST', '/project/task/prune', { tid });
+    const job = c.h.compute.job(`${tid}/prune`);
+    job.event({ type: 'progress', stage: 'analysing', done: 7, total: 126, eta: 753 });
+    const log_file = join(c.h.services.tasks.get(tid).path, 'prune/out.log');
+    assert.deepEqual(await c.ok('GET', `/project/task/metrics?tid=${tid}&type=prune`), {
+      status: 1,
+      prune_log: { log_file, eta: '0:12:33', iters: '126', current: '7', progress: '5.56%' },
+    });
+    assert.equal((await c.ok('GET', '/project/task', { tid })).task_status, 14);
+    assert.equal((await c.ok('GET', '/project/task/prune', { tid })).prune_status, 1);
+    assert.deepEqual(await c.ok('PUT', '/project/task/prune', { tid, act: 'stop' }), { status: 1 });
+    assert.equal((await c.ok('GET', '/project/task/prune', { tid })).prune_status, 4);
+    await c.fails('invalid_argument', 'PUT', '/project/task/prune', { tid, act: 'pause' });
+    await c.ok('POST', '/project/task/prune', { tid });
+    const spec = c.h.compute.submitted.at(-1);
+    assert.ok(spec?.kind === 'sensitivity');
+    writeFileSync(join(spec.out_dir, 'sensitivities.json'), '{}');
+    c.h.compute
+      .job(`${tid}/prune`)
+      .end({ type: 'sensitivity', stopped: false, path: '', metric: 'acc1', base: 1, layers: 2, curve: [[0.3, 0.05]] });
+    await c.h.until(() => !c.h.services.jobs.isLive(tid, 'prune'));
+    assert.deepEqual(await c.ok('GET', '/project/task/metrics', { tid, type: 'sensitivities' }), {
+      status: 1,
+      sensitivities_loss_img: { '0.3000': 0.05 },
+    });
+    const { pid } = c.h.services.tasks.get(tid);
+    const { tid: pruned } = await c.ok('POST', '/project/task', { pid, parent_id: tid, train: 'ignored' });
+    assert.deepEqual((await c.ok('GET', '/workspace', { struct: 'task', id: pruned, attr_list: ['parent_id'] })).attr, {
+      parent_id: tid,
+    });
+    for (const [field, value] of [
+      ['pruned_flops', 1],
+      ['pruned_flops', 0],
+      ['eval_metric_loss', -0.1],
+      ['eval_metric_loss', 'much'],
+    ] as const) {
+      const answer = await c.fails('invalid_argument', 'POST', '/project/task/train', { tid: pruned, [field]: value });
+      assert.equal(answer.context.field, field);
+    }
+    await c.fails('invalid_argument', 'POST', '/project/task/train', { tid, pruned_flops: 0.4 });
+    await c.ok('POST', '/project/task/train', { tid: pruned, pruned_flops: 0.4 });
+    assert.equal((await c.ok('GET', '/project/task', { tid: pruned })).task_status, 15);
+    const sizes = { macs_before: 100, macs_after: 60, parameters_before: 10, parameters_after: 5 };
+    c.h.compute.job(`${pruned}/train`).event({ type: 'pruned', ...sizes, tolerance: 0.1, ratios: {} });
+    const { train_log } = await c.ok('GET', '/project/task/metrics', { tid: pruned, type: 'train' });
+    assert.deepEqual([train_log.pruning.flops_before, train_log.pruning.flops_after], [100, 60]);
+    assert.equal((await c.ok('GET', `/board/${pruned}/data`)).pruning.parameters_after, 5);
+    await c.fails('conflict', 'DELETE', '/project/task', { tid });
   });
 
   it('of evaluation, prediction and export', async (t) => {

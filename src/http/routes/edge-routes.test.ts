@@ -49,8 +49,10 @@ const training = { curves: (tid: string) => curves[tid] ?? [], record: () => und
 const datasets = {
   get(did: string) {
     if (did === 'D0009') throw notFound('dataset', did);
-    return { id: did, type: did === 'D0001' ? 'classification' : 'detection' } as never;
+    return { id: did, type: did === 'D0001' ? 'classification' : 'detection', content: 1 } as never;
   },
+  preview: async (did: string, path: string, options: object) => Buffer.from(JSON.stringify([did, path, options])),
+  annotation: async (path: string) => JSON.stringify({ read: path }),
 };
 
 before(async () => {
@@ -189,7 +191,12 @@ test('/file: what is missing, a folder or of no known kind', async () => {
 test('/file: labels are drawn for no classification dataset', async () => {
   const path = 'datasets/D0001/花 a/b c.png';
   assert.equal((await server.ask(file(path, '&did=D0001'))).json.code, 'unsupported');
-  assert.equal((await server.ask(file(path, '&did=D0002'))).json.code, 'unsupported');
+  const drawn = await server.ask(file(path, '&did=D0002&channels=3,1,0'));
+  assert.deepEqual(JSON.parse(Buffer.from(drawn.json.img_data, 'base64').toString()), [
+    'D0002',
+    path,
+    { legend: false, channels: [3, 1, 0] },
+  ]);
   assert.equal((await server.ask(file(path, '&did=D0009'))).json.code, 'not_found');
 });
 

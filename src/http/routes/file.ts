@@ -3,17 +3,18 @@ import { createReadStream, type ReadStream, read as readCallback } from 'node:fs
 import { extname } from 'node:path';
 import { promisify } from 'node:util';
 import { z } from 'zod';
-import type { DatasetsApi } from '../../domain/contracts.js';
+import type { DatasetsApi, PreviewOptions } from '../../domain/contracts.js';
 import { unsupported } from '../../domain/errors.js';
 import { type OpenedFile, type PathGuard, type ResolveOptions, readAll } from '../../domain/paths.js';
 import { JSON_TYPE } from '../envelope.js';
 import { defineRoute, RawAnswer, type Route } from '../route.js';
+import { jsonAnswer } from './shapes.js';
 
 const readAt = promisify(readCallback);
 
 export interface FileServices {
   readonly paths: PathGuard;
-  readonly datasets: Pick<DatasetsApi, 'get'>;
+  readonly datasets: Pick<DatasetsApi, 'get' | 'preview' | 'annotation'>;
 }
 
 /** A picture is sent whole inside JSON. */
@@ -25,6 +26,7 @@ const MAX_LOG_BYTES = 8 * 2 ** 20;
 const TAIL_LINES = 50;
 
 const IMAGES = new Set(['.jpeg', '.jpg', '.bmp', '.png']);
+const RASTERS = new Set(['.npy', '.tif', '.tiff']);
 const MORE_IMAGES = new Set([...IMAGES, '.tif', '.tiff', '.gif', '.webp']);
 const LOGS = new Set(['.log', '.txt']);
 
@@ -72,7 +74,7 @@ class PictureCache {
   readonly #kept = new Map<string, { stamp: string; answer: RawAnswer; size: number }>();
   #bytes = 0;
 
-  get(file: OpenedFile): RawAnswer | undefined {
+  get(file: Pick<OpenedFile, 'path' | 'stamp'>): RawAnswer | undefined {
     const found = this.#kept.get(file.path);
     if (found?.stamp !== file.stamp) return undefined;
     // Used last, forgotten last.
@@ -81,7 +83,7 @@ class PictureCache {
     return found.answer;
   }
 
-  put(file: OpenedFile, answer: RawAnswer): void {
+  put(file: Pick<OpenedFile, 'path' | 'stamp'>, answer: RawAnswer): void {
     const size = (answer.body as Buffer).length;
     if (size > CACHED_PICTURE_BYTES) return;
     this.#bytes += size - (this.#kept.get(file.path)?.size ?? 0);
@@ -144,6 +146,23 @@ export function fileRoutes({ paths, datasets }: FileServices): Route[] {
     }
   }
 
+  /** A picture with its labels, of an imported dataset. */
+  async function drawn(did: string, path: string, options: PreviewOptions): Promise<RawAnswer> {
+    const { content, type } = datasets.get(did);
+    if (type === 'classification') {
+      throw unsupported(
+        `${did} is a classification dataset: its pictures carry no labels to draw.`,
+        'Leave out did to get the picture itself.',
+      );
+    }
+    const key = { path: `${did}\0${path}\0${JSON.stringify(options)}`, stamp: `${content}` };
+    const known = pictures.get(key);
+    if (known !== undefined) return known;
+    const answer = pictureAnswer(await datasets.preview(did, path, options));
+    pictures.put(key, answer);
+    return answer;
+  }
+
   /** Bytes of anything inside the workspace. */
   async function rawFile(path: string): Promise<RawAnswer> {
     const file = await paths.open(path, { within: 'workspace' });
@@ -163,24 +182,21 @@ export function fileRoutes({ paths, datasets }: FileServices): Route[] {
           .min(1)
           .nullish()
           .describe("Draw this dataset's annotation into the picture; `path` may then be relative to the dataset"),
+        legend: z.boolean().nullish().describe('With did, segmentation: names of the classes at the right'),
+        channels: z
+          .array(z.int().min(0))
+          .length(3)
+          .nullish()
+          .describe('With did, remote sensing: which channels are shown as red, green and blue; default 0, 1, 2'),
       }),
       output: z.union([picture, lines]),
       produces: ['text/plain', 'application/octet-stream'],
-      async handle({ path, did }, ctx) {
+      async handle({ path, did, legend, channels }, ctx) {
         const extension = extensionOf(path);
-        if (IMAGES.has(extension)) {
-          if (did === undefined || did === null) return readPicture(path);
-          const { type } = datasets.get(did);
-          throw type === 'classification'
-            ? unsupported(
-                `${did} is a classification dataset: its pictures carry no labels to draw.`,
-                'Leave out did to get the picture itself.',
-              )
-            : unsupported(
-                'Drawing labels into pictures is not available yet.',
-                'Leave out did to get the picture itself.',
-              );
+        if (did != null && (IMAGES.has(extension) || RASTERS.has(extension))) {
+          return drawn(did, path, { legend: legend === true, channels: channels ?? null });
         }
+        if (IMAGES.has(extension)) return readPicture(path);
         const type = TEXTS[extension];
         if (type === undefined) {
           // Whether there is a file decides which of the two is wrong.
@@ -230,8 +246,9 @@ export function fileRoutes({ paths, datasets }: FileServices): Route[] {
       input: pathInput,
       output: z.object({}),
       async handle({ path }) {
-        paths.spell(path);
-        throw unsupported('Instance segmentation annotations are not available yet.');
+        const file = await paths.open(path, { within: 'workspace' });
+        file.close();
+        return jsonAnswer(await datasets.annotation(file.path));
       },
     }),
     defineRoute({

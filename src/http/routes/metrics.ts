@@ -1,24 +1,25 @@
 /** `/project/task/metrics`: what training, evaluation and pruning analysis have measured. */
 import { z } from 'zod';
-import type { TasksApi, TrainingApi } from '../../domain/contracts.js';
-import { notReady } from '../../domain/errors.js';
+import type { PruningApi, TasksApi, TrainingApi } from '../../domain/contracts.js';
 import { defineRoute, type Route } from '../route.js';
 import { tid } from './shapes.js';
 
 export interface MetricsServices {
   readonly tasks: Pick<TasksApi, 'get'>;
   readonly training: TrainingApi;
+  readonly pruning: Pick<PruningApi, 'log' | 'sensitivities'>;
 }
 
 const values = z.record(z.string(), z.union([z.number(), z.string()])).nullable();
+const text = z.string().nullable();
 const numbers = z.record(z.string(), z.number().nullable());
 
-export function metricsRoutes({ tasks, training }: MetricsServices): Route[] {
+export function metricsRoutes({ tasks, training, pruning }: MetricsServices): Route[] {
   return [
     defineRoute({
       method: 'get',
       path: '/project/task/metrics',
-      summary: 'Progress of training, metrics of the best model or of all saved epochs',
+      summary: 'Progress of training or pruning analysis, metrics of the best model or of all saved epochs',
       tag: 'training',
       input: z.object({
         tid,
@@ -44,6 +45,18 @@ export function metricsRoutes({ tasks, training }: MetricsServices): Route[] {
             train_error: z.string().nullable(),
             train_stage: z.string().nullable(),
             running_duration: z.string().nullable(),
+            pruning: z
+              .object({
+                flops_before: z.number(),
+                flops_after: z.number(),
+                pruned_flops: z.number().describe('Share removed'),
+                parameters_before: z.number(),
+                parameters_after: z.number(),
+                tolerance: z.number().describe('Metric loss that each layer was allowed'),
+                ratios: z.record(z.string(), z.number()).describe('Share of channels removed, by group of layers'),
+              })
+              .nullable()
+              .describe('Of a pruned model; FLOPs are multiply-accumulates of one image'),
           })
           .optional(),
         eval_metric: numbers.optional(),
@@ -52,7 +65,20 @@ export function metricsRoutes({ tasks, training }: MetricsServices): Route[] {
         epoch_result_dict: numbers.optional(),
         best_epoch: z.int().optional().describe('-1 when nothing is saved'),
         best_result: z.number().optional(),
-        prune_log: z.null().optional(),
+        prune_log: z
+          .object({
+            log_file: z.string(),
+            eta: text.describe('H:M:S left'),
+            iters: text.describe('Evaluations in all'),
+            current: text,
+            progress: text.describe('Percent'),
+          })
+          .nullable()
+          .optional(),
+        sensitivities_loss_img: z
+          .record(z.string(), z.number())
+          .optional()
+          .describe('Share of the parameters removed when each layer is pruned as far as a metric loss allows'),
       }),
       async handle({ tid: id, type }) {
         tasks.get(id);
@@ -66,9 +92,9 @@ export function metricsRoutes({ tasks, training }: MetricsServices): Route[] {
           case 'eval_all':
             return training.allEpochs(id);
           case 'prune':
-            return { prune_log: null };
+            return { prune_log: pruning.log(id) };
           case 'sensitivities':
-            throw notReady(`${id} has no pruning analysis yet.`, 'The analysis is not available yet in this version.');
+            return { sensitivities_loss_img: pruning.sensitivities(id) };
         }
       },
     }),

@@ -5,7 +5,7 @@ import { invalidArgument } from '../../domain/errors.js';
 import type { ExportedRecord, PretrainedRecord } from '../../domain/records.js';
 import type { Repository } from '../../domain/repository.js';
 import { defineRoute, type Route } from '../route.js';
-import { AnswerCache, given, pid, tid, typeName } from './shapes.js';
+import { AnswerCache, given, measured, pid, tid, typeName } from './shapes.js';
 
 export interface ModelServices {
   readonly models: ModelsApi;
@@ -56,6 +56,7 @@ export function modelRoutes({ models, store }: ModelServices): Route[] {
         dataset_attr: z.record(z.string(), z.unknown()).optional(),
         task_params: anything.optional(),
         eval_result: anything.nullish(),
+        measured: measured.optional().describe('Of an exported model: what ONNX Runtime measured'),
       }),
       async handle(input) {
         if (input.type === 'pretrained') {
@@ -71,13 +72,15 @@ export function modelRoutes({ models, store }: ModelServices): Route[] {
         }
         if (input.mid == null)
           throw invalidArgument('type', 'Either type (pretrained or exported) or mid is required.');
-        const { dataset_attr, task_params, eval_result } = models.get(input.mid);
+        const record = models.get(input.mid);
+        const { dataset_attr, task_params, eval_result } = record;
         const text = (value: unknown): unknown =>
           input.as_text === true && value !== null ? JSON.stringify(value) : value;
         return {
           dataset_attr,
           task_params: text(task_params) as Record<string, unknown>,
           eval_result: text(eval_result ?? null) as Record<string, unknown> | null,
+          ...('measured' in record && record.measured !== undefined ? { measured: record.measured } : {}),
         };
       },
     }),

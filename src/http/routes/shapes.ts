@@ -41,6 +41,19 @@ export function given<T extends Record<string, unknown>>(values: T): { [K in key
   };
 }
 
+export const metrics = z.record(z.string(), z.number().nullable());
+const figures = z.object({ metrics, bytes: z.int(), latency_ms: z.number() });
+
+/** What ONNX Runtime measured of an exported model. */
+export const measured = z.object({
+  runtime: z.string(),
+  threads: z.int(),
+  images: z.int().describe('Validation images of the metrics'),
+  model: figures.describe('The exported model'),
+  fp32: figures.nullable().describe('Of a quantized export: the same network before'),
+  difference: z.number().describe('Largest difference of a probability between the runtime and the engine, fp32'),
+});
+
 const MAX_CACHED = 512;
 
 /** Success answers as bytes, built anew when the revision they were built from changes. */

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { TasksApi, TrainingApi } from '../../domain/contracts.js';
 import { invalidArgument, notFound } from '../../domain/errors.js';
 import { readTrainArgument } from '../../domain/params/index.js';
-import type { TaskRecord } from '../../domain/records.js';
+import type { ProjectRecord, TaskRecord } from '../../domain/records.js';
 import type { Repository } from '../../domain/repository.js';
 import { defineRoute, type Route } from '../route.js';
 import { AnswerCache, desc, force, pid, tid, typeName } from './shapes.js';
@@ -14,6 +14,10 @@ export interface TaskServices {
   readonly store: Pick<Repository, 'revision' | 'get'>;
 }
 
+const remote = z.boolean().optional().describe('Of a remote sensing project');
+const remoteMark = (project: ProjectRecord | undefined) => (project?.remote === true ? { remote: true } : {});
+const typeOf = (project: ProjectRecord) => ({ type: project.type, ...remoteMark(project) });
+
 const STATES =
   '1 new, 3 training, 4 trained, 5 evaluated, 6 exporting, 7 exported, 8 stopped, 9 weights missing, 10 failed, 14 pruning analysis, 15 pruned training';
 
@@ -22,11 +26,11 @@ export function taskRoutes({ tasks, training, store }: TaskServices): Route[] {
 
   function listed(records: readonly TaskRecord[]): Record<string, unknown>[] {
     return records.flatMap((task) => {
-      const type = store.get('project', task.pid)?.type;
+      const project = store.get('project', task.pid);
       // A task that lost its project must not hide the others.
-      if (type === undefined) return [];
+      if (project === undefined) return [];
       const { id, name, desc, pid, path, create_time, status } = task;
-      return [{ id, name, desc, pid, path, create_time, status, type }];
+      return [{ id, name, desc, pid, path, create_time, status, ...typeOf(project) }];
     });
   }
 
@@ -45,6 +49,7 @@ export function taskRoutes({ tasks, training, store }: TaskServices): Route[] {
         task_status: z.int().optional().describe(STATES),
         message: z.string().optional(),
         type: typeName.optional(),
+        remote,
         resumable: z.boolean().optional(),
         max_saved_epochs: z.int().optional().describe('-1 when none is saved'),
         tasks: z
@@ -58,6 +63,7 @@ export function taskRoutes({ tasks, training, store }: TaskServices): Route[] {
               create_time: z.string(),
               status: z.int(),
               type: typeName,
+              remote,
             }),
           )
           .optional(),
@@ -72,7 +78,8 @@ export function taskRoutes({ tasks, training, store }: TaskServices): Route[] {
         if (ctx.given.size === 0) return cache.get('', revision, () => ({ tasks: listed(tasks.list()) }));
         if (input.tid == null) throw invalidArgument('tid', 'tid is missing.');
         const task = tasks.get(input.tid);
-        const answer = { task_status: task.status, message: training.message(task), type: tasks.typeOf(task) };
+        const type = { type: tasks.typeOf(task), ...remoteMark(store.get('project', task.pid)) };
+        const answer = { task_status: task.status, message: training.message(task), ...type };
         if (!ctx.given.has('resume')) return answer;
         const newest = (await tasks.savedEpochs(task.id)).at(-1) ?? -1;
         const epochs = Number(tasks.params(task.id).num_epochs);
@@ -91,15 +98,22 @@ export function taskRoutes({ tasks, training, store }: TaskServices): Route[] {
           .nullish()
           .describe('Training parameters, as an object or the same as JSON text; missing ones take suggested values'),
         desc,
-        parent_id: z.string().nullish().describe('For a pruning task: the task whose model is pruned'),
+        parent_id: z
+          .string()
+          .nullish()
+          .describe(
+            'For a pruning task: the task whose model is pruned and whose parameters are copied; train is ignored',
+          ),
       }),
       output: z.object({ tid: z.string() }),
       async handle(input) {
+        const parent = input.parent_id ?? '';
         const { id } = await tasks.create({
           pid: input.pid,
-          train: readTrainArgument(input.train),
+          // A pruning task has its parent's.
+          train: parent === '' ? readTrainArgument(input.train) : {},
           desc: input.desc ?? '',
-          parent_id: input.parent_id ?? '',
+          parent_id: parent,
         });
         return { tid: id };
       },

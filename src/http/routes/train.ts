@@ -17,8 +17,17 @@ export function trainRoutes({ training }: TrainServices): Route[] {
       tag: 'training',
       input: z.object({
         tid,
-        eval_metric_loss: z.number().min(0).nullish().describe('For a pruning task: metric loss each layer may cause'),
-        pruned_flops: z.number().gt(0).lt(1).nullish().describe('For a pruning task: share of the FLOPs to remove'),
+        eval_metric_loss: z
+          .number()
+          .min(0)
+          .nullish()
+          .describe('For a pruning task: relative metric loss each layer may cause; default 0.05'),
+        pruned_flops: z
+          .number()
+          .gt(0)
+          .lt(1)
+          .nullish()
+          .describe('For a pruning task: share of the FLOPs to remove; wins over the other'),
       }),
       output: z.object({}),
       async handle({ tid: id, eval_metric_loss, pruned_flops }) {

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { TasksApi, TrainingApi } from '../../domain/contracts.js';
 import { toCurves } from '../../domain/curves.js';
 import { notReady } from '../../domain/errors.js';
+import { pruningView } from '../../domain/pruned-training.js';
 import type { Page } from '../app.js';
 import type { Assets } from '../assets.js';
 import { envelope, JSON_TYPE } from '../envelope.js';
@@ -65,6 +66,7 @@ export function boardPages({ tasks, training }: VdlServices, assets: Assets): Pa
           eta: record?.eta ?? null,
           best_epoch: record?.best_epoch ?? null,
           images_per_second: record?.images_per_second ?? null,
+          pruning: record?.pruning == null ? null : pruningView(record.pruning),
           ...toCurves(training.curves(task.id)),
         });
       },

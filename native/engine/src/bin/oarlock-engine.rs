@@ -3,8 +3,10 @@
 //! | command | does |
 //! |---|---|
 //! | `bench-step` | times training steps on random images: `--model --batch --size --precision --steps --warmup --threads --device` |
-//! | `bench-infer` | times inference, batch norm folded: the same options |
+//! | `bench-infer` | times inference, batch norm folded: the same options, and `--checkpoint FOLDER` for its network |
 //! | `train` | runs a training: `--spec FILE` (the `TrainSpec` as JSON); events as JSON lines |
+//! | `sensitivity` | runs a sensitivity analysis: `--spec FILE` (the `SensitivitySpec`); `--brute true` masks channels and evaluates everything instead |
+//! | `job` | runs any job: `--spec FILE` (a `JobSpec`) |
 //! | `devices` | lists the GPUs, or says why there are none |
 
 // This program's results are for other programs that read its standard output; it is no part of a compute host.
@@ -12,10 +14,13 @@
 
 use std::collections::HashMap;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use oarlock_engine::bench::{BenchOptions, infer, step};
+use oarlock_engine::jobs::sensitivity::brute_force;
 use oarlock_engine::{CancelToken, run_job};
-use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Precision, TrainSpec};
+use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Precision};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -46,7 +51,7 @@ fn options(args: impl Iterator<Item = String>) -> Result<HashMap<String, String>
 
 fn usage(message: &str) -> JobError {
     JobError::new(ErrorCode::InvalidArgument, message)
-        .hint("commands: bench-step, bench-infer, train --spec FILE, devices")
+        .hint("commands: bench-step, bench-infer, train, sensitivity or job --spec FILE, devices")
 }
 
 fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::Value, JobError> {
@@ -55,11 +60,23 @@ fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::V
         "bench-infer" => Ok(infer(&bench(options)?)?),
         "devices" => serde_json::to_value(oarlock_engine::runtime::devices())
             .map_err(|e| JobError::new(ErrorCode::Internal, e.to_string())),
-        "train" => train(
-            options
-                .get("spec")
-                .ok_or_else(|| usage("train needs --spec FILE"))?,
-        ),
+        "train" => job(JobSpec::Train(Box::new(spec(options)?))),
+        "job" => job(spec(options)?),
+        "sensitivity" if options.contains_key("brute") => {
+            let started = Instant::now();
+            let (base, losses) = brute_force(&spec(options)?)?;
+            Ok(json!({
+                "base": base,
+                "sensitivities": losses,
+                "seconds": started.elapsed().as_secs_f64(),
+            }))
+        }
+        "sensitivity" => {
+            let started = Instant::now();
+            let mut result = job(JobSpec::Sensitivity(spec(options)?))?;
+            result["seconds"] = started.elapsed().as_secs_f64().into();
+            Ok(result)
+        }
         _ => Err(usage(&format!("unknown command `{command}`"))),
     }
 }
@@ -86,6 +103,7 @@ fn bench(options: &HashMap<String, String>) -> Result<BenchOptions, JobError> {
             .get("model")
             .cloned()
             .unwrap_or_else(|| "ResNet50".to_owned()),
+        checkpoint: options.get("checkpoint").cloned(),
         batch: number("batch", 16)?,
         size: number("size", 224)?,
         steps: number("steps", 5)?.max(1),
@@ -99,21 +117,23 @@ fn bench(options: &HashMap<String, String>) -> Result<BenchOptions, JobError> {
     })
 }
 
-fn train(path: &str) -> Result<serde_json::Value, JobError> {
+/// The spec in the file that `--spec` names.
+fn spec<T: DeserializeOwned>(options: &HashMap<String, String>) -> Result<T, JobError> {
+    let path = options
+        .get("spec")
+        .ok_or_else(|| usage("this command needs --spec FILE"))?;
     let text = std::fs::read_to_string(path)?;
-    let spec: TrainSpec = serde_json::from_str(&text)
-        .map_err(|e| JobError::new(ErrorCode::InvalidArgument, format!("{path}: {e}")))?;
+    serde_json::from_str(&text)
+        .map_err(|e| JobError::new(ErrorCode::InvalidArgument, format!("{path}: {e}")))
+}
+
+fn job(spec: JobSpec) -> Result<serde_json::Value, JobError> {
     let sink = |event: JobEvent| {
         if let Ok(line) = serde_json::to_string(&event) {
             println!("{line}");
         }
     };
-    match run_job(
-        "cli",
-        JobSpec::Train(Box::new(spec)),
-        &sink,
-        &CancelToken::new(),
-    ) {
+    match run_job("cli", spec, &sink, &CancelToken::new()) {
         JobOutcome::Failed(error) => Err(error),
         outcome => serde_json::to_value(outcome)
             .map_err(|e| JobError::new(ErrorCode::Internal, e.to_string())),

@@ -23,7 +23,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use oarlock_datasets::Pipeline;
+use oarlock_datasets::ClassifyPipeline;
 use oarlock_engine::Result;
 use oarlock_engine::exec::{Network, normalized_input};
 use oarlock_engine::runtime::{self, Placement};
@@ -121,11 +121,11 @@ fn run(args: Vec<String>) -> Result<()> {
 
 /// The images as network input.
 fn read(images: &[&str], side: usize, placement: Placement) -> Result<Tensor> {
-    let pipeline = Pipeline::classify_eval_of(side, side);
+    let pipeline = ClassifyPipeline::eval_of(side, side);
     let mut pixels = vec![0; images.len() * side * side * 3];
     for (path, out) in images.iter().zip(pixels.chunks_exact_mut(side * side * 3)) {
         pipeline
-            .run(Path::new(path), None, &mut Rng::of(&[]), out)
+            .run_file(Path::new(path), &mut Rng::of(&[]), out)
             .map_err(|e| argument(format!("{path}: {e}")))?;
     }
     normalized_input(&pixels, [images.len(), side, side], MEAN, STD, placement)

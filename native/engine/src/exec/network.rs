@@ -29,6 +29,16 @@ impl Parameter {
     pub fn trainable(&self) -> bool {
         !matches!(self.kind, ParamKind::RunningMean | ParamKind::RunningVar)
     }
+
+    /// The same tensors under the same name.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            kind: self.kind,
+            master: self.master.shallow_clone(),
+            compute: self.compute.shallow_clone(),
+        }
+    }
 }
 
 /// A graph with its weights on a device, ready to run forward and backward.
@@ -36,15 +46,16 @@ impl Parameter {
 /// Not `Sync`: one thread at a time.
 #[derive(Debug)]
 pub struct Network {
-    graph: Graph,
-    placement: Placement,
-    parameters: Vec<Parameter>,
+    pub(super) graph: Graph,
+    pub(super) placement: Placement,
+    pub(super) parameters: Vec<Parameter>,
     /// First parameter of each node, and the end.
-    offsets: Vec<usize>,
-    steps: Vec<Step>,
+    pub(super) offsets: Vec<usize>,
+    pub(super) fusion: Fusion,
+    pub(super) steps: Vec<Step>,
     /// Weights in the convolution kernels' own order, by node; inference only.
-    packed: RefCell<Vec<Option<Tensor>>>,
-    seed: Cell<u64>,
+    pub(super) packed: RefCell<Vec<Option<Tensor>>>,
+    pub(super) seed: Cell<u64>,
 }
 
 impl Network {
@@ -74,15 +85,7 @@ impl Network {
                         format!("the weight `{name}` is missing"),
                     )
                 })?;
-                if host.shape != param.shape {
-                    return Err(EngineError::new(
-                        ErrorCode::InvalidData,
-                        format!(
-                            "the weight `{name}` has shape {:?}, the network needs {:?}",
-                            host.shape, param.shape
-                        ),
-                    ));
-                }
+                check_shape(&name, &host.shape, &param.shape)?;
                 parameters.push(upload(name, param.kind, host, &node.op, placement)?);
             }
         }
@@ -94,6 +97,7 @@ impl Network {
             placement,
             parameters,
             offsets,
+            fusion,
             steps,
             packed,
             seed: Cell::new(0),
@@ -166,11 +170,39 @@ impl Network {
     pub fn forward_all(&self, input: &Tensor, train: bool) -> Result<Vec<Tensor>> {
         let _guard = (!train).then(tch::no_grad_guard);
         let input = ops::prepare_input(input, self.placement)?;
-        let mut values: Vec<Option<Tensor>> = (0..self.graph.nodes.len()).map(|_| None).collect();
-        for step in &self.steps {
+        let mut values = self.no_values();
+        self.execute(&self.steps, &mut values, Some(&input), train)?;
+        let outputs = self.graph.outputs.iter();
+        outputs.map(|o| self.value(&values, o.node)).collect()
+    }
+
+    pub(super) fn no_values(&self) -> Vec<Option<Tensor>> {
+        (0..self.graph.nodes.len()).map(|_| None).collect()
+    }
+
+    pub(super) fn value(&self, values: &[Option<Tensor>], id: NodeId) -> Result<Tensor> {
+        values[id]
+            .as_ref()
+            .map(Tensor::shallow_clone)
+            .ok_or_else(|| {
+                let name = &self.graph.nodes[id].name;
+                EngineError::internal(format!("the value of `{name}` is missing"))
+            })
+    }
+
+    pub(super) fn execute(
+        &self,
+        steps: &[Step],
+        values: &mut [Option<Tensor>],
+        image: Option<&Tensor>,
+        train: bool,
+    ) -> Result<()> {
+        for step in steps {
             let node = &self.graph.nodes[step.node];
             let value = if matches!(node.op, Op::Input { .. }) {
-                input.shallow_clone()
+                image
+                    .map(Tensor::shallow_clone)
+                    .ok_or_else(|| EngineError::internal("the network needs its image"))?
             } else {
                 let mut inputs = Vec::with_capacity(step.inputs.len());
                 for &id in &step.inputs {
@@ -189,19 +221,10 @@ impl Network {
                 values[id] = None;
             }
         }
-        self.graph
-            .outputs
-            .iter()
-            .map(|o| {
-                values[o.node]
-                    .as_ref()
-                    .map(Tensor::shallow_clone)
-                    .ok_or_else(|| EngineError::internal(format!("output `{}` is missing", o.name)))
-            })
-            .collect()
+        Ok(())
     }
 
-    fn params_of(&self, node: NodeId) -> &[Parameter] {
+    pub(super) fn params_of(&self, node: NodeId) -> &[Parameter] {
         &self.parameters[self.offsets[node]..self.offsets[node + 1]]
     }
 
@@ -248,6 +271,16 @@ impl Network {
     }
 }
 
+pub(super) fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        ErrorCode::InvalidData,
+        format!("the weight `{name}` has shape {found:?}, the network needs {wanted:?}"),
+    ))
+}
+
 /// Host copy of a tensor, fp32, row-major.
 pub(crate) fn download(tensor: &Tensor) -> Result<HostTensor> {
     let flat = tensor
@@ -280,7 +313,7 @@ pub(crate) fn upload_tensor(host: &HostTensor, device: Device) -> Result<Tensor>
     }
 }
 
-fn upload(
+pub(super) fn upload(
     name: String,
     kind: ParamKind,
     host: &HostTensor,

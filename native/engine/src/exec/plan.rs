@@ -38,11 +38,28 @@ pub(super) enum Fusion {
 
 /// The steps of `graph` in order.
 pub(super) fn steps(graph: &Graph, fusion: Fusion) -> Vec<Step> {
-    let users = users(graph);
+    let outputs: Vec<NodeId> = graph.outputs.iter().map(|o| o.node).collect();
+    section(
+        graph,
+        fusion,
+        &(0..graph.nodes.len()).collect::<Vec<_>>(),
+        &outputs,
+    )
+}
+
+/// The steps that compute the nodes `run` (ascending). The values `pinned` are there afterwards, as they were made.
+pub(super) fn section(
+    graph: &Graph,
+    fusion: Fusion,
+    run: &[NodeId],
+    pinned: &[NodeId],
+) -> Vec<Step> {
+    let users = users(graph, run, pinned);
     // What each node has become: part of the step that ends at another node, or a step of its own.
     let mut merged = vec![false; graph.nodes.len()];
     let mut fused: Vec<Option<Step>> = vec![None; graph.nodes.len()];
-    for (i, node) in graph.nodes.iter().enumerate() {
+    for &i in run {
+        let node = &graph.nodes[i];
         let starts = match fusion {
             Fusion::Norm => matches!(node.op, Op::BatchNorm { .. }),
             Fusion::Conv => matches!(node.op, Op::Conv2d { .. }),
@@ -70,36 +87,34 @@ pub(super) fn steps(graph: &Graph, fusion: Fusion) -> Vec<Step> {
             });
         }
     }
-    let mut steps: Vec<Step> = graph
-        .nodes
+    let mut steps: Vec<Step> = run
         .iter()
-        .enumerate()
-        .filter(|&(i, _)| !merged[i])
-        .map(|(i, node)| {
+        .filter(|&&i| !merged[i])
+        .map(|&i| {
             fused[i].take().unwrap_or_else(|| Step {
                 node: i,
                 kernel: Kernel::Node,
-                inputs: node.inputs.clone(),
+                inputs: graph.nodes[i].inputs.clone(),
                 in_place: false,
                 dead: Vec::new(),
             })
         })
         .collect();
-    mark_overwrites(graph, &mut steps);
-    mark_dead(graph, &mut steps);
+    mark_overwrites(graph, &mut steps, pinned);
+    mark_dead(graph, &mut steps, pinned);
     steps
 }
 
-/// Readers of each value; an output of the graph counts as `usize::MAX`.
-fn users(graph: &Graph) -> Vec<Vec<NodeId>> {
+/// Readers of each value among `run`; whoever wants a value of `pinned` counts as `usize::MAX`.
+fn users(graph: &Graph, run: &[NodeId], pinned: &[NodeId]) -> Vec<Vec<NodeId>> {
     let mut users = vec![Vec::new(); graph.nodes.len()];
-    for (i, node) in graph.nodes.iter().enumerate() {
-        node.inputs.iter().for_each(|&id| users[id].push(i));
+    for &i in run {
+        graph.nodes[i]
+            .inputs
+            .iter()
+            .for_each(|&id| users[id].push(i));
     }
-    graph
-        .outputs
-        .iter()
-        .for_each(|o| users[o.node].push(usize::MAX));
+    pinned.iter().for_each(|&id| users[id].push(usize::MAX));
     users
 }
 
@@ -171,14 +186,14 @@ fn fits(act: Act, after_sum: bool, fusion: Fusion) -> bool {
 
 /// A step may overwrite its first input when nobody else reads it, and neither the step that made it nor its own
 /// backward pass needs the old values.
-fn mark_overwrites(graph: &Graph, steps: &mut [Step]) {
+fn mark_overwrites(graph: &Graph, steps: &mut [Step], pinned: &[NodeId]) {
     let mut reads = vec![0; graph.nodes.len()];
     steps
         .iter()
         .flat_map(|s| &s.inputs)
         .for_each(|&id| reads[id] += 1);
-    graph.outputs.iter().for_each(|o| reads[o.node] += 1);
-    // Values whose makers never look at them again.
+    pinned.iter().for_each(|&id| reads[id] += 1);
+    // Values whose makers never look at them again. Those that no step makes belong to somebody else.
     let mut free = vec![false; graph.nodes.len()];
     for step in steps.iter_mut() {
         let op = &graph.nodes[step.node].op;
@@ -209,13 +224,13 @@ fn mark_overwrites(graph: &Graph, steps: &mut [Step]) {
     }
 }
 
-fn mark_dead(graph: &Graph, steps: &mut [Step]) {
+fn mark_dead(graph: &Graph, steps: &mut [Step], pinned: &[NodeId]) {
     let mut last = vec![None; graph.nodes.len()];
     for (s, step) in steps.iter().enumerate() {
         last[step.node] = Some(s); // a value nobody reads dies at once
         step.inputs.iter().for_each(|&id| last[id] = Some(s));
     }
-    graph.outputs.iter().for_each(|o| last[o.node] = None);
+    pinned.iter().for_each(|&id| last[id] = None);
     for (id, at) in last.into_iter().enumerate() {
         if let Some(s) = at {
             steps[s].dead.push(id);

@@ -2,8 +2,9 @@
 
 pub mod evaluate;
 pub mod export;
-mod model;
+pub(crate) mod model;
 pub mod predict;
+pub mod sensitivity;
 
 use oarlock_jobs::{ErrorCode, JobOutcome, JobSpec};
 
@@ -18,7 +19,10 @@ pub fn dispatch(spec: JobSpec, context: JobContext) -> Result<JobOutcome> {
         JobSpec::Train(spec) => train::run(&spec, context).map(JobOutcome::Train),
         JobSpec::Evaluate(spec) => evaluate::run(&spec, context).map(JobOutcome::Evaluate),
         JobSpec::Predict(spec) => predict::run(&spec, context).map(JobOutcome::Predict),
-        JobSpec::Export(spec) => export::run(&spec, context).map(JobOutcome::Export),
+        JobSpec::Export(spec) => {
+            export::run(&spec, context).map(|result| JobOutcome::Export(Box::new(result)))
+        }
+        JobSpec::Sensitivity(spec) => sensitivity::run(&spec, context).map(JobOutcome::Sensitivity),
         _ => Err(EngineError::new(
             ErrorCode::Unsupported,
             "the compute host does not run this kind of job",

@@ -10,7 +10,7 @@ use oarlock_jobs::{ErrorCode, JobError, ModelSource};
 use oarlock_zoo::Origin;
 
 use crate::exec::Network;
-use crate::records::ModelYml;
+use crate::records::{ModelYml, Resize};
 use crate::runtime::Placement;
 use crate::train::checkpoint;
 use crate::{EngineError, Result};
@@ -20,7 +20,7 @@ const WARM: usize = 2;
 
 /// A checkpoint in memory.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(crate) struct Model {
     /// The network.
     pub graph: Graph,
     /// Its weights.
@@ -35,7 +35,7 @@ pub(super) struct Model {
 /// # Errors
 /// `NotFound` when there is no such folder; `InvalidData` when it is damaged or its weights are not
 /// those of its network; `Unsupported` when it is no classifier.
-pub(super) fn open(source: &ModelSource) -> Result<Model> {
+pub(crate) fn open(source: &ModelSource) -> Result<Model> {
     let dir = Path::new(&source.checkpoint);
     checkpoint::verify(dir)?;
     let yml = describe(dir)?;
@@ -71,8 +71,19 @@ pub(super) fn describe(dir: &Path) -> Result<ModelYml> {
         ));
     }
     let p = &yml.preprocessing;
-    let sides = [p.crop, p.resize_short];
-    if sides.iter().any(|s| !(1..=8192).contains(s)) || p.std.iter().any(|s| *s <= 0.0) {
+    let [height, width] = p.size();
+    let short = match p.resize {
+        Resize::ShortCrop { short, .. } => short,
+        Resize::Exact { .. } => height,
+    };
+    let sides = [height, width, short];
+    let channels = p.mean.len();
+    if sides.iter().any(|s| !(1..=8192).contains(s))
+        || p.std.iter().any(|s| *s <= 0.0)
+        || channels == 0
+        || channels != p.std.len()
+        || !(p.range.is_empty() || p.range.len() == channels)
+    {
         let what = format!("the checkpoint's transforms make no sense: {p:?}");
         return Err(EngineError::new(ErrorCode::InvalidData, what));
     }

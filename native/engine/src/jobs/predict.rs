@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use oarlock_datasets::Pipeline;
+use oarlock_datasets::ClassifyPipeline;
 use oarlock_files as files;
 use oarlock_imaging::{
     ClassScore, Image, ImageError, Limits, Rng, classification_picture, decode, encode_png,
@@ -23,6 +23,7 @@ use tch::Kind;
 
 use super::model::{self, Ready};
 use crate::exec::{download, normalized_input};
+use crate::records::Resize;
 use crate::runtime::heartbeat::Heart;
 use crate::{EngineError, JobContext, Result, runtime};
 
@@ -88,8 +89,8 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
         });
     };
     progress(0);
-    let p = &model.yml.preprocessing;
-    let batch = (BATCH_PIXELS / (p.crop as usize).pow(2)).clamp(1, 32);
+    let [height, width] = model.yml.preprocessing.size().map(|s| s as usize);
+    let batch = (BATCH_PIXELS / (height * width)).clamp(1, 32);
     let threads = match spec.device.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n as usize,
@@ -135,10 +136,12 @@ fn predict_batch(
     out_dir: &Path,
     threads: usize,
 ) -> Result<Vec<PredictItem>> {
-    let p = &model.yml.preprocessing;
-    let crop = p.crop as usize;
+    let Resize::ShortCrop { short, crop } = model.yml.preprocessing.resize else {
+        return Err(EngineError::internal("a classifier crops squares"));
+    };
+    let (short, crop) = (short as usize, crop as usize);
     let prepared = parallel(images, threads, |PredictImage::File { path, .. }| {
-        prepare(Path::new(path), crop, p.resize_short as usize)
+        prepare(Path::new(path), crop, short)
     });
     let mut pixels = Vec::new();
     for image in prepared.iter().flatten() {
@@ -170,7 +173,7 @@ fn predict_batch(
     parallel(
         &with_scores,
         threads,
-        |(PredictImage::File { path, output }, prepared, scores)| {
+        |(PredictImage::File { path, output, .. }, prepared, scores)| {
             let mut item = PredictItem {
                 source: path.clone(),
                 picture: None,
@@ -206,7 +209,7 @@ fn prepare(
     let plan = plan(&bytes, &limits, Some((VIEW, VIEW)))?;
     let huge = plan.info.width as u64 * plan.info.height as u64 > HUGE;
     let _turn = huge.then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
-    let pipeline = Pipeline::ClassifyEval {
+    let pipeline = ClassifyPipeline::Eval {
         crop: (crop, crop),
         resize_short,
     };
@@ -225,9 +228,12 @@ fn prepare(
 
 /// Probabilities, images × classes.
 fn infer(model: &Ready, pixels: &[u8], shape: [usize; 3]) -> Result<Vec<f32>> {
-    let p = &model.yml.preprocessing;
+    let (mean, std) =
+        model.yml.preprocessing.rgb().ok_or_else(|| {
+            EngineError::new(ErrorCode::Unsupported, "classifiers take RGB images")
+        })?;
     let network = model.network();
-    let input = normalized_input(pixels, shape, p.mean, p.std, network.placement())?;
+    let input = normalized_input(pixels, shape, mean, std, network.placement())?;
     let scores = network.forward(&input, false)?.f_softmax(-1, Kind::Float)?;
     let scores = download(&scores)?;
     if scores.shape != [shape[0], model.yml.labels.len()] {

@@ -16,6 +16,60 @@ const MAX_BYTES: u64 = 4 << 30;
 /// File name in a checkpoint folder.
 pub const FILE_NAME: &str = "eval_details.json";
 
+/// What a checkpoint keeps of its evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Details {
+    /// Of a classifier.
+    Classes(EvalDetails),
+    /// Of a segmenter.
+    Pixels(PixelDetails),
+}
+
+impl Details {
+    /// Writes `eval_details.json` atomically.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Classes(details) => details.write(path),
+            Self::Pixels(details) => {
+                files::write_bytes(path, serde_json::to_string(details)?.as_bytes())
+            }
+        }
+    }
+}
+
+/// Pixels of the validation images, counted by class.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct PixelDetails {
+    /// Truth (rows) against prediction (columns); ignored pixels are left out.
+    pub confusion_matrix: Vec<Vec<u64>>,
+}
+
+impl PixelDetails {
+    /// Reads and checks the file for a model of `classes` classes.
+    ///
+    /// # Errors
+    /// As [`EvalDetails::read`].
+    pub fn read(path: &Path, classes: usize) -> crate::Result<Self> {
+        let file = open(path)?;
+        let damaged = |what: String| {
+            let what = format!(
+                "'{}' is damaged or of another model: {what}",
+                path.display()
+            );
+            EngineError::new(ErrorCode::InvalidData, what).hint("evaluate a newer checkpoint")
+        };
+        let details: Self = serde_json::from_reader(file).map_err(|e| damaged(e.to_string()))?;
+        let rows = &details.confusion_matrix;
+        if rows.len() != classes || rows.iter().any(|row| row.len() != classes) {
+            return Err(damaged(format!("no matrix of {classes} classes")));
+        }
+        Ok(details)
+    }
+}
+
 /// True class and predicted scores of every validation image.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EvalDetails {
@@ -58,26 +112,7 @@ impl EvalDetails {
     /// `NotReady` when there is no such file, `InvalidData` when it is damaged or belongs to another
     /// number of classes, `ResourceExhausted` when it is too large.
     pub fn read(path: &Path, classes: usize) -> crate::Result<Self> {
-        let file = File::open(path).map_err(|e| {
-            if e.kind() != io::ErrorKind::NotFound {
-                return EngineError::from(e);
-            }
-            EngineError::new(
-                ErrorCode::NotReady,
-                "this checkpoint has no stored validation predictions (eval_details.json)",
-            )
-            .with("path", path.display().to_string())
-            .hint("train at least one epoch with a validation set, or choose another epoch")
-        })?;
-        let size = file.metadata()?.len();
-        if size > MAX_BYTES {
-            let what = format!(
-                "'{}' has {size} bytes, more than {MAX_BYTES}",
-                path.display()
-            );
-            return Err(EngineError::new(ErrorCode::ResourceExhausted, what));
-        }
-        Self::parse(BufReader::with_capacity(1 << 18, file), classes).map_err(|e| {
+        Self::parse(open(path)?, classes).map_err(|e| {
             let what = format!("'{}' is damaged or of another model: {e}", path.display());
             EngineError::new(ErrorCode::InvalidData, what).hint("evaluate a newer checkpoint")
         })
@@ -85,7 +120,7 @@ impl EvalDetails {
 
     fn parse(reader: impl Read, classes: usize) -> Result<Self, serde_json::Error> {
         let mut json = serde_json::Deserializer::from_reader(reader);
-        let details = Details(classes).deserialize(&mut json)?;
+        let details = Fields(classes).deserialize(&mut json)?;
         json.end()?;
         if let Some(label) = details.true_labels.iter().find(|&&l| l as usize >= classes) {
             return Err(Error::custom(format!(
@@ -99,10 +134,34 @@ impl EvalDetails {
     }
 }
 
-/// Reads the object, knowing the row length.
-struct Details(usize);
+/// Opens the file, which may not be there or be absurdly large.
+fn open(path: &Path) -> crate::Result<BufReader<File>> {
+    let file = File::open(path).map_err(|e| {
+        if e.kind() != io::ErrorKind::NotFound {
+            return EngineError::from(e);
+        }
+        EngineError::new(
+            ErrorCode::NotReady,
+            "this checkpoint has no stored validation predictions (eval_details.json)",
+        )
+        .with("path", path.display().to_string())
+        .hint("train at least one epoch with a validation set, or choose another epoch")
+    })?;
+    let size = file.metadata()?.len();
+    if size > MAX_BYTES {
+        let what = format!(
+            "'{}' has {size} bytes, more than {MAX_BYTES}",
+            path.display()
+        );
+        return Err(EngineError::new(ErrorCode::ResourceExhausted, what));
+    }
+    Ok(BufReader::with_capacity(1 << 18, file))
+}
 
-impl<'de> DeserializeSeed<'de> for Details {
+/// Reads the object, knowing the row length.
+struct Fields(usize);
+
+impl<'de> DeserializeSeed<'de> for Fields {
     type Value = EvalDetails;
 
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<EvalDetails, D::Error> {
@@ -110,7 +169,7 @@ impl<'de> DeserializeSeed<'de> for Details {
     }
 }
 
-impl<'de> Visitor<'de> for Details {
+impl<'de> Visitor<'de> for Fields {
     type Value = EvalDetails;
 
     fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {

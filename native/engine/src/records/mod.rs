@@ -8,7 +8,7 @@ pub mod outlog;
 pub mod tensorboard;
 mod yaml;
 
-pub use eval_details::EvalDetails;
-pub use model_yml::{ModelYml, Preprocessing};
+pub use eval_details::{Details, EvalDetails, PixelDetails};
+pub use model_yml::{ModelYml, Preprocessing, Resize};
 pub use outlog::{OutLog, TrainLine};
 pub use tensorboard::EventWriter;

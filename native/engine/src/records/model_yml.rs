@@ -13,17 +13,85 @@ use serde_json::{Value, json};
 use super::yaml;
 use crate::{EngineError, Result};
 
-/// How an image becomes the network's input.
+/// How an image gets the size of the network's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Resize {
+    /// Classifiers: the short side is resized, keeping the aspect, and the centre square cut out. In pixels.
+    ShortCrop {
+        /// Length of the short side.
+        short: u32,
+        /// Side of the square.
+        crop: u32,
+    },
+    /// Segmenters: exactly this, whatever the aspect. In pixels.
+    Exact {
+        /// Height.
+        height: u32,
+        /// Width.
+        width: u32,
+    },
+}
+
+/// How an image becomes the network's input: resized, brought to 0–1, normalised.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Preprocessing {
-    /// The short side is resized to this, in pixels, keeping the aspect.
-    pub resize_short: u32,
-    /// Then the centre square of this side is cut out.
-    pub crop: u32,
-    /// Mean of R, G, B after division by 255.
-    pub mean: [f32; 3],
-    /// Standard deviation of R, G, B after division by 255.
-    pub std: [f32; 3],
+    /// Size.
+    pub resize: Resize,
+    /// Mean of each channel, of values in 0–1.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel, likewise.
+    pub std: Vec<f32>,
+    /// Values of each channel that become 0 and 1, what lies outside is clipped; empty = 0 and 255.
+    pub range: Vec<(f32, f32)>,
+    /// Height and width of the images it was trained on, the median; segmenters look at larger ones in parts.
+    pub image_size: Option<[u32; 2]>,
+}
+
+impl Preprocessing {
+    /// Height and width of the input.
+    pub fn size(&self) -> [u32; 2] {
+        match self.resize {
+            Resize::ShortCrop { crop, .. } => [crop, crop],
+            Resize::Exact { height, width } => [height, width],
+        }
+    }
+
+    /// Mean and deviation of R, G, B; `None` for other channels or a range other than that of 8 bits.
+    pub fn rgb(&self) -> Option<([f32; 3], [f32; 3])> {
+        let bytes = self.range.iter().all(|r| *r == (0.0, 255.0));
+        let channels = |v: &[f32]| v.try_into().ok().filter(|_| bytes);
+        Some((channels(&self.mean)?, channels(&self.std)?))
+    }
+
+    /// PaddleX's list of transforms.
+    fn transforms(&self) -> Value {
+        let resize = match self.resize {
+            Resize::ShortCrop { short, crop } => vec![
+                json!({ "ResizeByShort": { "short_size": short, "max_size": -1, "interp": "LINEAR" } }),
+                json!({ "CenterCrop": { "crop_size": crop } }),
+            ],
+            Resize::Exact { height, width } => {
+                vec![json!({ "Resize": { "target_size": [height, width], "interp": "LINEAR" } })]
+            }
+        };
+        let (min, max): (Vec<_>, Vec<_>) = match self.range.is_empty() {
+            true => self.mean.iter().map(|_| (json!(0), json!(255.0))).unzip(),
+            false => self
+                .range
+                .iter()
+                .map(|(l, h)| (json!(shortest(*l)), json!(shortest(*h))))
+                .unzip(),
+        };
+        let shortest = |v: &[f32]| v.iter().map(|v| shortest(*v)).collect::<Vec<_>>();
+        let normalize = json!({ "Normalize": {
+            "mean": shortest(&self.mean),
+            "std": shortest(&self.std),
+            "min_val": min,
+            "max_val": max,
+            "is_scale": true,
+        } });
+        resize.into_iter().chain([normalize]).collect()
+    }
 }
 
 /// Content of a `model.yml`.
@@ -59,21 +127,9 @@ impl ModelYml {
     /// # Errors
     /// `Internal` when the text cannot be made, which no content causes.
     pub fn to_yaml(&self) -> Result<String> {
-        let p = &self.preprocessing;
         let mut root = json!({
             "Model": self.model,
-            "Transforms": [
-                { "ResizeByShort":
-                    { "short_size": p.resize_short, "max_size": -1, "interp": "LINEAR" } },
-                { "CenterCrop": { "crop_size": p.crop } },
-                { "Normalize": {
-                    "mean": p.mean.map(shortest),
-                    "std": p.std.map(shortest),
-                    "min_val": [0, 0, 0],
-                    "max_val": [255.0, 255.0, 255.0],
-                    "is_scale": true,
-                } },
-            ],
+            "Transforms": self.preprocessing.transforms(),
             "_Attributes": {
                 "model_type": self.model_type,
                 "num_classes": self.labels.len(),
@@ -88,6 +144,9 @@ impl ModelYml {
             "status": self.status,
             "version": env!("CARGO_PKG_VERSION"),
         });
+        if let Some(size) = self.preprocessing.image_size {
+            root["_Attributes"]["image_size"] = json!(size);
+        }
         if let Value::Object(map) = &mut root {
             map.extend(self.extra.iter().map(|(k, v)| (k.clone(), v.clone())));
         }
@@ -167,7 +226,7 @@ impl ModelYml {
             best_model_epoch: epoch(&attributes["best_model_epoch"]),
             completed_epochs: epoch(&root["completed_epochs"]).unwrap_or(0),
             fixed_input_shape: numbers(&attributes["fixed_input_shape"]),
-            preprocessing: preprocessing(&root["Transforms"]),
+            preprocessing: preprocessing(&root),
             status: root["status"].as_str().unwrap_or("Normal").to_owned(),
             extra: extra.map(|(k, v)| (k.clone(), v.clone())).collect(),
         })
@@ -188,17 +247,14 @@ fn numbers<const N: usize>(v: &Value) -> Option<[u32; N]> {
     list?.try_into().ok()
 }
 
-fn floats(v: &Value) -> Option<[f32; 3]> {
-    let list: Option<Vec<f32>> = v
-        .as_array()?
-        .iter()
-        .map(|x| Some(x.as_f64()? as f32))
-        .collect();
-    list?.try_into().ok()
+fn floats(v: &Value) -> Option<Vec<f32>> {
+    let list = v.as_array()?.iter();
+    list.map(|x| Some(x.as_f64()? as f32)).collect()
 }
 
 /// Finds the known transforms in PaddleX's list; what is absent keeps the library's default.
-fn preprocessing(transforms: &Value) -> Preprocessing {
+fn preprocessing(root: &Value) -> Preprocessing {
+    let transforms = &root["Transforms"];
     let find = |name: &str| transforms.as_array()?.iter().find_map(|t| t.get(name));
     let side = |v: Option<&Value>| {
         v.and_then(Value::as_u64)
@@ -206,11 +262,33 @@ fn preprocessing(transforms: &Value) -> Preprocessing {
     };
     let normalize = find("Normalize");
     let channel = |key: &str| normalize.and_then(|n| floats(n.get(key)?));
+    let segmenter = root["_Attributes"]["model_type"] == "segmenter";
+    let resize = if segmenter {
+        let [height, width] = find("Resize")
+            .and_then(|r| numbers(r.get("target_size")?))
+            .unwrap_or([512, 512]);
+        Resize::Exact { height, width }
+    } else {
+        Resize::ShortCrop {
+            short: side(find("ResizeByShort").and_then(|t| t.get("short_size"))).unwrap_or(256),
+            crop: side(find("CenterCrop").and_then(|t| t.get("crop_size"))).unwrap_or(224),
+        }
+    };
+    let range = match (channel("min_val"), channel("max_val")) {
+        (Some(min), Some(max)) => min.into_iter().zip(max).collect(),
+        _ => Vec::new(),
+    };
     Preprocessing {
-        resize_short: side(find("ResizeByShort").and_then(|t| t.get("short_size"))).unwrap_or(256),
-        crop: side(find("CenterCrop").and_then(|t| t.get("crop_size"))).unwrap_or(224),
-        mean: channel("mean").unwrap_or([0.485, 0.456, 0.406]),
-        std: channel("std").unwrap_or([0.229, 0.224, 0.225]),
+        resize,
+        mean: channel("mean").unwrap_or_else(|| vec![0.485, 0.456, 0.406]),
+        std: channel("std").unwrap_or_else(|| vec![0.229, 0.224, 0.225]),
+        // The range of 8 bits is said by none.
+        range: if range.iter().all(|r| *r == (0.0, 255.0)) {
+            Vec::new()
+        } else {
+            range
+        },
+        image_size: numbers(&root["_Attributes"]["image_size"]),
     }
 }
 
@@ -238,10 +316,14 @@ mod tests {
             completed_epochs: 8,
             fixed_input_shape: Some([224, 192]),
             preprocessing: Preprocessing {
-                resize_short: 256,
-                crop: 224,
-                mean: [0.485, 0.456, 0.406],
-                std: [0.229, 0.224, 0.225],
+                resize: Resize::ShortCrop {
+                    short: 256,
+                    crop: 224,
+                },
+                mean: vec![0.485, 0.456, 0.406],
+                std: vec![0.229, 0.224, 0.225],
+                range: Vec::new(),
+                image_size: None,
             },
             status: "Normal".into(),
             extra: IndexMap::new(),
@@ -260,6 +342,28 @@ mod tests {
         assert_eq!(
             ModelYml::parse(&exported.to_yaml().unwrap()).unwrap(),
             exported
+        );
+    }
+
+    #[test]
+    fn segmenters_have_a_size_of_their_own_and_any_channels() {
+        let mut yml = sample();
+        yml.model_type = "segmenter".into();
+        yml.preprocessing = Preprocessing {
+            resize: Resize::Exact {
+                height: 256,
+                width: 512,
+            },
+            mean: vec![0.5; 6],
+            std: vec![0.25; 6],
+            range: vec![(0.0, 4096.0); 6],
+            image_size: Some([1000, 2000]),
+        };
+        let text = yml.to_yaml().unwrap();
+        assert_eq!(ModelYml::parse(&text).unwrap(), yml);
+        assert!(
+            text.contains("target_size:\n    - 256\n    - 512\n"),
+            "{text}"
         );
     }
 

@@ -95,15 +95,38 @@ impl OutLog {
         self.info(&text)
     }
 
-    /// `[EVAL] Finished, Epoch=2, acc1=0.910000, … .`
+    /// `[EVAL] Finished, Epoch=2, acc1=0.910000, … .`, arrays of one value a class as `category_iou=[0.91 0.8]`.
     ///
     /// # Errors
     /// When the line cannot be written.
-    pub fn eval_finished(&mut self, epoch: u32, metrics: &Metrics) -> io::Result<()> {
+    pub fn eval_finished(
+        &mut self,
+        epoch: u32,
+        metrics: &Metrics,
+        per_class: &[(&str, Vec<f64>)],
+    ) -> io::Result<()> {
         let mut text = format!("[EVAL] Finished, Epoch={epoch}");
         push_metrics(&mut text, metrics);
+        for (name, values) in per_class {
+            let values: Vec<String> = values.iter().map(|v| format!("{v:.6}")).collect();
+            let _ = write!(text, ", {name}=[{}]", values.join(" "));
+        }
         text.push_str(" .");
         self.info(&text)
+    }
+
+    /// `Total evaluate iters=126, current=7, progress=5.56%, eta=0:12:33`
+    ///
+    /// # Errors
+    /// When the line cannot be written.
+    pub fn prune_progress(&mut self, current: u64, total: u64, eta: Option<f64>) -> io::Result<()> {
+        let percent = 100.0 * current as f64 / total.max(1) as f64;
+        let eta = eta
+            .map(|eta| format!(", eta={}", hms(eta)))
+            .unwrap_or_default();
+        self.info(&format!(
+            "Total evaluate iters={total}, current={current}, progress={percent:.2}%{eta}"
+        ))
     }
 
     /// `Model saved in <dir>.`
@@ -232,18 +255,24 @@ mod tests {
         .unwrap();
         log.epoch_finished(3, &metrics(&[("loss", Some(12.5))]))
             .unwrap();
-        log.eval_finished(2, &metrics(&[("acc1", Some(0.91))]))
+        log.eval_finished(2, &metrics(&[("acc1", Some(0.91))]), &[])
+            .unwrap();
+        let classes = [("category_iou", vec![0.5, 1.0])];
+        log.eval_finished(4, &metrics(&[("miou", Some(0.75))]), &classes)
             .unwrap();
         log.saved(Path::new("/w/output/epoch_2")).unwrap();
         log.best(2, "acc1", 0.91).unwrap();
+        log.prune_progress(7, 126, Some(753.0)).unwrap();
         assert_eq!(
             lines(dir.path(), "out.log"),
             [
                 "[INFO]\t[TRAIN] Epoch=3/10, Step=18/20, loss=0.412000, acc1=     nan, lr=0.000800, time_each_step=0.12s, data_wait=0.01s, eta=1:23:45",
                 "[INFO]\t[TRAIN] Epoch 3 finished, loss=12.500000 .",
                 "[INFO]\t[EVAL] Finished, Epoch=2, acc1=0.910000 .",
+                "[INFO]\t[EVAL] Finished, Epoch=4, miou=0.750000, category_iou=[0.500000 1.000000] .",
                 "[INFO]\tModel saved in /w/output/epoch_2.",
                 "[INFO]\tCurrent evaluated best model on eval_dataset is epoch_2, acc1=0.91",
+                "[INFO]\tTotal evaluate iters=126, current=7, progress=5.56%, eta=0:12:33",
             ]
         );
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::state::{STATE_VERSION, TrainState};
-use crate::records::{EvalDetails, ModelYml};
+use crate::records::{Details, ModelYml};
 use crate::{EngineError, Result};
 
 /// Weights, fp32, names of the graph.
@@ -27,6 +27,8 @@ pub const OPTIMIZER: &str = "optimizer.safetensors";
 pub const GRAPH: &str = "graph.json";
 /// Description for people and tools.
 pub const MODEL_YML: &str = "model.yml";
+/// Of a pruned model: share of channels removed by layer, FLOPs and parameters before and after.
+pub const PRUNE_YML: &str = "prune.yml";
 /// Where the training stood.
 pub const STATE: &str = "state.json";
 /// Sizes and checksums.
@@ -47,7 +49,7 @@ pub struct Content<'a> {
     /// `model.yml`.
     pub yml: &'a ModelYml,
     /// Validation predictions, of an evaluated checkpoint.
-    pub eval: Option<&'a EvalDetails>,
+    pub eval: Option<&'a Details>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +92,11 @@ fn fill(dir: &Path, content: &Content) -> Result<()> {
     files::write_bytes(&dir.join(GRAPH), graph.as_bytes())?;
     files::write_bytes(&dir.join(MODEL_YML), content.yml.to_yaml()?.as_bytes())?;
     files::write_bytes(&dir.join(STATE), &json(content.state)?)?;
+    if let Some(pruned) = &content.state.pruned {
+        let text = serde_yaml_ng::to_string(pruned);
+        let text = text.map_err(|e| EngineError::internal(format!("{PRUNE_YML}: {e}")))?;
+        files::write_bytes(&dir.join(PRUNE_YML), text.as_bytes())?;
+    }
     if let Some(eval) = content.eval {
         eval.write(&dir.join(crate::records::eval_details::FILE_NAME))?;
     }

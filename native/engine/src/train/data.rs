@@ -11,13 +11,13 @@ use crate::{EngineError, Result};
 
 /// A split dataset in lists.
 #[derive(Debug, Clone)]
-pub struct DataSplit {
+pub struct DataSplit<S> {
     /// Class names in the order of their ids.
     pub labels: Vec<String>,
     /// Training images.
-    pub train: Arc<Vec<Sample>>,
+    pub train: Arc<Vec<S>>,
     /// Validation images.
-    pub val: Arc<Vec<Sample>>,
+    pub val: Arc<Vec<S>>,
     /// Hash over the training list, to notice a new split on resume.
     pub fingerprint: String,
 }
@@ -26,8 +26,19 @@ pub struct DataSplit {
 ///
 /// # Errors
 /// `NotReady` when a list is missing or empty, `InvalidData` naming a faulty line.
-pub fn read(dataset: &DatasetRef) -> Result<DataSplit> {
+pub fn read(dataset: &DatasetRef) -> Result<DataSplit<Sample>> {
     let root = Path::new(&dataset.root);
+    let labels = labels(root)?;
+    let train = list(root, "train_list.txt", labels.len())?;
+    let val = list(root, "val_list.txt", labels.len())?;
+    split(labels, train, val, |hash, sample| {
+        hash.update(relative(root, &sample.path));
+        hash.update(sample.label.to_le_bytes());
+    })
+}
+
+/// Class names in the order of their ids.
+fn labels(root: &Path) -> Result<Vec<String>> {
     let labels: Vec<String> = lines(&text(root, "labels.txt")?)
         .map(|(_, name)| name.to_owned())
         .collect();
@@ -37,8 +48,16 @@ pub fn read(dataset: &DatasetRef) -> Result<DataSplit> {
             "labels.txt names no class",
         ));
     }
-    let train = list(root, "train_list.txt", labels.len())?;
-    let val = list(root, "val_list.txt", labels.len())?;
+    Ok(labels)
+}
+
+/// Checks that both parts have images; `add` puts what identifies a sample into the fingerprint.
+fn split<S>(
+    labels: Vec<String>,
+    train: Vec<S>,
+    val: Vec<S>,
+    add: impl Fn(&mut Sha256, &S),
+) -> Result<DataSplit<S>> {
     for (samples, what) in [(&train, "training"), (&val, "validation")] {
         if samples.is_empty() {
             return Err(EngineError::new(
@@ -49,17 +68,7 @@ pub fn read(dataset: &DatasetRef) -> Result<DataSplit> {
         }
     }
     let mut hash = Sha256::new();
-    for sample in &train {
-        hash.update(
-            sample
-                .path
-                .strip_prefix(root)
-                .unwrap_or(&sample.path)
-                .as_os_str()
-                .as_encoded_bytes(),
-        );
-        hash.update(sample.label.to_le_bytes());
-    }
+    train.iter().for_each(|sample| add(&mut hash, sample));
     let fingerprint = hash
         .finalize()
         .iter()
@@ -72,6 +81,13 @@ pub fn read(dataset: &DatasetRef) -> Result<DataSplit> {
         val: Arc::new(val),
         fingerprint,
     })
+}
+
+fn relative<'a>(root: &Path, path: &'a Path) -> &'a [u8] {
+    path.strip_prefix(root)
+        .unwrap_or(path)
+        .as_os_str()
+        .as_encoded_bytes()
 }
 
 fn text(root: &Path, name: &str) -> Result<String> {

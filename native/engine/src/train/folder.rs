@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use oarlock_jobs::{ErrorCode, Metrics};
 
 use super::checkpoint::{self, Content, Loaded};
+use super::family::Validation;
 use super::learner::Learner;
 use super::plan::Plan;
 use super::state::TrainState;
-use super::validate::Validation;
-use crate::records::{EvalDetails, ModelYml, Preprocessing};
+use crate::records::{Details, ModelYml};
 use crate::{EngineError, Result};
 
 /// Mid-epoch states that are kept: should the newest be damaged, there is another.
@@ -205,7 +205,7 @@ impl OutputFolder {
         state: &TrainState,
         plan: &Plan,
         metrics: &Metrics,
-        eval: Option<&EvalDetails>,
+        eval: Option<&Details>,
     ) -> Result<()> {
         let network = &learner.network;
         checkpoint::save(
@@ -228,26 +228,31 @@ fn description(
     plan: &Plan,
     metrics: &Metrics,
 ) -> ModelYml {
-    let p = &plan.params;
-    let crop = p.image_shape[0];
     ModelYml {
         model: graph.name.clone(),
-        model_type: "classifier".to_owned(),
-        labels: plan.data.labels.clone(),
+        model_type: plan.family.model_type().to_owned(),
+        labels: plan.family.labels().to_vec(),
         eval_metrics: metrics.clone(),
         best_accuracy: state.best.as_ref().map(super::state::Best::value),
         best_model_epoch: state.best.as_ref().map(|b| b.epoch),
         completed_epochs: state.epoch,
         fixed_input_shape: None,
-        preprocessing: Preprocessing {
-            resize_short: (f64::from(crop) * 1.143) as u32,
-            crop,
-            mean: p.image_mean,
-            std: p.image_std,
-        },
+        preprocessing: plan.family.preprocessing(),
         status: "Normal".to_owned(),
-        extra: indexmap::IndexMap::new(),
+        extra: pruning(state),
     }
+}
+
+/// FLOPs (multiply-accumulates) and parameters before and after pruning.
+fn pruning(state: &TrainState) -> indexmap::IndexMap<String, serde_json::Value> {
+    let entry = state.pruned.as_ref().map(|p| {
+        let value = serde_json::json!({
+            "macs": { "before": p.macs_before, "after": p.macs_after },
+            "parameters": { "before": p.parameters_before, "after": p.parameters_after },
+        });
+        ("Pruning".to_owned(), value)
+    });
+    entry.into_iter().collect()
 }
 
 fn remove(dir: &Path) -> Result<()> {

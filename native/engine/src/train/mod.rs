@@ -1,19 +1,23 @@
-//! Training of classifiers.
+//! Training.
 //!
 //! | file | does |
 //! |---|---|
 //! | [`plan`] | checks parameters and data before the first step |
-//! | [`data`] | reads the lists |
+//! | [`family`] | what differs between task families: network, data, loss, validation |
+//! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
+//! | [`losses`] | losses |
 //! | [`session`] | epochs, steps, evaluations |
 //! | [`learner`], [`optimizer`], [`schedule`] | one step |
 //! | [`progress`] | metrics and times that are told |
-//! | [`validate`] | evaluation |
 //! | [`checkpoint`], [`folder`], [`state`] | what is saved and resumed |
 
 pub mod checkpoint;
+pub mod classifier;
 pub mod data;
+pub mod family;
 pub mod folder;
 pub mod learner;
+pub mod losses;
 pub mod optimizer;
 pub mod plan;
 pub mod progress;
@@ -24,13 +28,14 @@ pub mod validate;
 
 use std::path::Path;
 
-use oarlock_jobs::{ErrorCode, JobEvent, Resume, TrainResult, TrainSpec};
+use oarlock_graph::{Graph, Op, WeightMap};
+use oarlock_jobs::{ErrorCode, JobEvent, PruneSummary, Resume, TrainResult, TrainSpec};
 
 use crate::exec::Network;
 use crate::records::{EventWriter, OutLog};
 use crate::runtime::heartbeat::Heart;
 use crate::runtime::{self, Placement, memory};
-use crate::{EngineError, JobContext, Result, ffi};
+use crate::{EngineError, JobContext, Result, ffi, prune};
 use checkpoint::Loaded;
 use folder::OutputFolder;
 use learner::Learner;
@@ -75,7 +80,7 @@ fn train(
     task_dir: &Path,
 ) -> Result<TrainResult> {
     let placement = runtime::place(&spec.device)?;
-    let mut plan = Plan::new(spec)?;
+    let mut plan = Plan::new(spec, placement)?;
     if let [first, _, ..] = spec.device.cuda[..] {
         plan.notes.push(format!(
             "training on several GPUs at once is not available yet; GPU {first} is used"
@@ -86,6 +91,7 @@ fn train(
     context.cancel.check()?;
 
     let (learner, state) = begin(spec, &folder, &mut plan, start, placement)?;
+    let pruned = state.pruned.clone();
     let purge = (state.global_step > 0).then_some(state.global_step + 1);
     let events = EventWriter::create(&folder.curves(), purge)?;
     let mut log = OutLog::open(task_dir, true)?;
@@ -97,6 +103,9 @@ fn train(
         precision: placement.precision_name().to_owned(),
         notes: plan.notes.clone(),
     });
+    if let Some(summary) = pruned {
+        context.sink.emit(JobEvent::Pruned(summary));
+    }
     Session {
         context,
         heart,
@@ -141,25 +150,18 @@ fn begin(
         threads: ffi::threads(),
     };
     let Some(loaded) = start else {
-        let (graph, weights) = plan.start_weights(spec.weights.as_deref())?;
+        let (graph, weights, pruned) = fresh_network(spec, plan)?;
         let network = Network::new(graph, &weights, placement)?;
         let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
-        let fingerprint = plan.data.fingerprint.clone();
+        let fingerprint = plan.family.fingerprint().to_owned();
         let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
         state.run = folder.next_run()?;
         state.compute = compute;
-        let learner = Learner {
-            network,
-            optimizer,
-            label_smoothing: plan.params.label_smoothing,
-        };
+        state.pruned = pruned;
+        let learner = Learner { network, optimizer };
         return Ok((learner, state));
     };
-    let classes = loaded
-        .weights
-        .values()
-        .last()
-        .and_then(|t| t.shape.first().copied());
+    let classes = output_features(&loaded.graph);
     if classes != Some(plan.classes()) {
         return Err(EngineError::new(
             ErrorCode::InvalidData,
@@ -175,17 +177,54 @@ fn begin(
     let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
     optimizer.load_state(&network, &loaded.optimizer)?;
     let state = continue_state(loaded.state, plan, compute);
-    let learner = Learner {
-        network,
-        optimizer,
-        label_smoothing: plan.params.label_smoothing,
-    };
+    let learner = Learner { network, optimizer };
     Ok((learner, state))
+}
+
+/// Channels or features of the first output.
+fn output_features(graph: &Graph) -> Option<usize> {
+    let mut node = &graph.nodes[graph.outputs.first()?.node];
+    loop {
+        match node.op {
+            Op::Conv2d { out_channels, .. } => return Some(out_channels),
+            Op::Linear { out_features, .. } => return Some(out_features),
+            _ => node = &graph.nodes[*node.inputs.first()?],
+        }
+    }
+}
+
+/// The network of a fresh start, pruned if that is asked for.
+fn fresh_network(
+    spec: &TrainSpec,
+    plan: &mut Plan,
+) -> Result<(Graph, WeightMap, Option<PruneSummary>)> {
+    let Some(pruning) = &spec.prune else {
+        let (graph, weights) = plan.start_weights(spec.weights.as_deref())?;
+        return Ok((graph, weights, None));
+    };
+    let checkpoint = spec.weights.as_deref().ok_or_else(|| {
+        EngineError::new(
+            ErrorCode::InvalidArgument,
+            "a pruned training needs the model of its parent",
+        )
+    })?;
+    let start = prune::start::start(
+        pruning,
+        prune::start::Wanted {
+            checkpoint,
+            model: &plan.params.model,
+            labels: plan.family.labels(),
+            image_size: plan.family.preprocessing().size().map(|s| s as usize),
+            criterion: prune::criterion(spec.params.task_type()),
+        },
+    )?;
+    plan.notes.extend(start.notes);
+    Ok((start.graph, start.weights, Some(start.summary)))
 }
 
 /// Fits a saved state to what may have changed since; what did is told in the notes.
 fn continue_state(mut state: TrainState, plan: &mut Plan, compute: Compute) -> TrainState {
-    let same_data = state.dataset == plan.data.fingerprint
+    let same_data = state.dataset == plan.family.fingerprint()
         && state.batch_size == plan.params.batch_size
         && state.steps_per_epoch == plan.steps
         && state.seed == plan.params.seed;
@@ -198,7 +237,7 @@ fn continue_state(mut state: TrainState, plan: &mut Plan, compute: Compute) -> T
         state.steps_per_epoch = plan.steps;
         state.advance_to(0);
         state.batch_size = plan.params.batch_size;
-        state.dataset.clone_from(&plan.data.fingerprint);
+        plan.family.fingerprint().clone_into(&mut state.dataset);
         state.seed = plan.params.seed;
     }
     if state.compute != compute {

@@ -3,38 +3,33 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use oarlock_datasets::{ImageCache, Sample};
+use oarlock_datasets::ImageCache;
 use oarlock_graph::{Graph, WeightMap};
-use oarlock_jobs::{ClassificationParams, ErrorCode, TaskType, TrainSpec};
+use oarlock_jobs::{CommonParams, ErrorCode, TrainParams, TrainSpec};
 use oarlock_zoo::Origin;
 
-use super::data::{self, DataSplit};
+use super::classifier::Classifier;
+use super::family::{Family, Supply};
 use super::optimizer::Rule;
 use super::schedule::Schedule;
-use crate::runtime::memory;
+use crate::runtime::{Placement, memory};
 use crate::{EngineError, Result};
 
 /// A checked training.
 #[derive(Debug)]
 pub struct Plan {
-    /// Parameters as they are used (batch size reduced, crop square).
-    pub params: ClassificationParams,
-    /// Images.
-    pub data: DataSplit,
-    /// Training images, balanced if asked for.
-    pub train: Arc<Vec<Sample>>,
+    /// Parameters as they are used (batch size reduced).
+    pub params: TrainParams,
+    /// Network, data, loss and validation.
+    pub family: Box<dyn Family>,
     /// Optimizer.
     pub rule: Rule,
-    /// k of the second accuracy: min(5, classes).
-    pub topk: i64,
     /// Steps of one epoch.
     pub steps: u32,
     /// Learning rate.
     pub schedule: Schedule,
-    /// Decoded images, shared by all loaders of this training.
-    pub cache: Option<Arc<ImageCache>>,
-    /// Share of unreadable images that is skipped with a warning.
-    pub max_corrupt_fraction: f64,
+    /// What the loaders of this training share.
+    pub supply: Supply,
     /// What was changed, for the user.
     pub notes: Vec<String>,
 }
@@ -46,39 +41,23 @@ impl Plan {
     /// Reads the lists and settles the parameters.
     ///
     /// # Errors
-    /// `InvalidArgument` naming the parameter, or what [`data::read`] says.
-    pub fn new(spec: &TrainSpec) -> Result<Self> {
-        if spec.task_type != TaskType::Classification {
-            return Err(EngineError::new(
-                ErrorCode::Unsupported,
-                "only classification can be trained yet",
-            ));
-        }
-        if spec.prune.is_some() {
-            return Err(EngineError::new(
-                ErrorCode::Unsupported,
-                "pruned training is not available yet",
-            ));
-        }
+    /// `InvalidArgument` naming the parameter, or what the family says of its data.
+    pub fn new(spec: &TrainSpec, placement: Placement) -> Result<Self> {
         let mut params = spec.params.clone();
         let mut notes = Vec::new();
         check(&params)?;
-        // The crop is a square of the first value.
-        if params.image_shape[0] != params.image_shape[1] {
-            notes.push(format!(
-                "image_shape {:?}: classifiers take squares, {s}x{s} is used",
-                params.image_shape,
-                s = params.image_shape[0]
-            ));
-            params.image_shape[1] = params.image_shape[0];
-        }
-        let data = data::read(&spec.dataset)?;
-        let train = if params.class_balance {
-            Arc::new(oarlock_datasets::balance_classes(&data.train))
-        } else {
-            data.train.clone()
+        let family: Box<dyn Family> = match &params {
+            TrainParams::Classification(p) => {
+                Box::new(Classifier::new(p, &spec.dataset, &mut notes)?)
+            }
+            TrainParams::Segmentation(_) => {
+                return Err(EngineError::new(
+                    ErrorCode::Unsupported,
+                    "segmentation cannot be trained yet",
+                ));
+            }
         };
-        let images = u32::try_from(train.len()).unwrap_or(u32::MAX);
+        let images = u32::try_from(family.images()).unwrap_or(u32::MAX);
         if params.batch_size > images {
             notes.push(format!(
                 "batch_size was reduced from {} to {images}, the number of training images",
@@ -88,28 +67,30 @@ impl Plan {
         }
         let steps = images / params.batch_size;
         let rule = Rule::from_name(&params.optimizer)?;
-        let topk = data.labels.len().min(5) as i64;
         let schedule = Schedule::new(&params, u64::from(steps));
         // A quarter of what is free now: the network's own memory is still to come.
         let cache = memory::available().map(|free| Arc::new(ImageCache::new((free / 4) as usize)));
-        let max_corrupt_fraction = MAX_CORRUPT;
+        let supply = Supply {
+            batch_size: params.batch_size,
+            seed: params.seed,
+            cache,
+            max_corrupt_fraction: MAX_CORRUPT,
+            placement,
+        };
         Ok(Self {
             params,
-            data,
-            train,
+            family,
             rule,
-            topk,
             steps,
             schedule,
-            cache,
-            max_corrupt_fraction,
+            supply,
             notes,
         })
     }
 
     /// Number of classes.
     pub fn classes(&self) -> usize {
-        self.data.labels.len()
+        self.family.labels().len()
     }
 
     /// The network with fresh or given weights; tells in `notes` what became of the given ones.
@@ -123,9 +104,7 @@ impl Plan {
         } else {
             Origin::Torch
         };
-        let (graph, paddle_names) =
-            oarlock_zoo::classifier_of(&self.params.model, self.classes(), origin)
-                .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+        let (graph, paddle_names) = self.family.network(origin)?;
         let mut initial = oarlock_graph::init_weights(&graph, self.params.seed);
         let Some(path) = weights else {
             return Ok((graph, initial));
@@ -172,10 +151,12 @@ fn is_paddle(path: &str) -> bool {
             && path.join("model.pdparams").exists())
 }
 
-fn check(p: &ClassificationParams) -> Result<()> {
-    let wrong = |field: &str, what: &str| {
-        EngineError::new(ErrorCode::InvalidArgument, format!("{field} {what}")).with("field", field)
-    };
+/// `InvalidArgument` about a parameter.
+pub(super) fn wrong(field: &str, what: &str) -> EngineError {
+    EngineError::new(ErrorCode::InvalidArgument, format!("{field} {what}")).with("field", field)
+}
+
+fn check(p: &CommonParams) -> Result<()> {
     let positive = |value: u32, field: &str| {
         if value == 0 {
             Err(wrong(field, "must be at least 1"))
@@ -198,12 +179,12 @@ fn check(p: &ClassificationParams) -> Result<()> {
             return Err(wrong(field, "must be a number of at least 0"));
         }
     }
-    if !(0.0..1.0).contains(&p.label_smoothing) {
-        return Err(wrong("label_smoothing", "must lie in [0, 1)"));
-    }
-    if p.image_std.iter().any(|s| !s.is_finite() || *s <= 0.0)
-        || p.image_mean.iter().any(|m| !m.is_finite())
-    {
+    Ok(())
+}
+
+/// Mean and deviation of the channels must be usable.
+pub(super) fn check_normalisation(mean: &[f32], std: &[f32]) -> Result<()> {
+    if std.iter().any(|s| !s.is_finite() || *s <= 0.0) || mean.iter().any(|m| !m.is_finite()) {
         return Err(wrong(
             "image_std",
             "and image_mean must be numbers, the deviation above 0",

@@ -3,17 +3,16 @@
 use std::time::{Duration, Instant};
 
 use oarlock_jobs::Metrics;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::learner::StepResult;
 use super::state::EpochSums;
 use crate::Result;
 
 /// Metrics of one logged step, on the device until they are read.
 #[derive(Debug)]
 pub struct Pending {
+    names: Vec<String>,
     values: Tensor,
-    topk: i64,
     at: At,
 }
 
@@ -31,19 +30,18 @@ pub struct At {
 }
 
 impl Pending {
-    /// Computes loss and accuracies on the device without waiting for them.
+    /// Gathers loss and metrics on the device without waiting for them.
     ///
     /// # Errors
     /// Device failures.
-    pub fn new(result: &StepResult, labels: &Tensor, topk: i64, at: At) -> Result<Self> {
-        let (_, ranked) = result.logits.f_topk(topk, 1, true, true)?;
-        let hits = ranked
-            .f_eq_tensor(&labels.f_unsqueeze(1)?)?
-            .f_to_kind(Kind::Float)?;
-        let acc1 = hits.f_select(1, 0)?.f_mean(None)?;
-        let acck = hits.f_sum_dim_intlist(1, false, None)?.f_mean(None)?;
-        let values = Tensor::f_stack(&[&result.loss, &acc1, &acck], 0)?;
-        Ok(Self { values, topk, at })
+    pub fn new(loss: &Tensor, metrics: Vec<(String, Tensor)>, at: At) -> Result<Self> {
+        let (mut names, mut values) = (vec!["loss".to_owned()], vec![loss.shallow_clone()]);
+        for (name, value) in metrics {
+            names.push(name);
+            values.push(value);
+        }
+        let values = Tensor::f_stack(&values, 0)?;
+        Ok(Self { names, values, at })
     }
 
     /// The step they belong to.
@@ -51,22 +49,19 @@ impl Pending {
         self.at
     }
 
-    /// Waits for the values: `loss`, `acc1`, `acc{k}`, `lr`.
+    /// Waits for the values: `loss`, the family's own, `lr`.
     ///
     /// # Errors
     /// Device failures.
     pub fn read(&self) -> Result<Metrics> {
-        let v = crate::exec::download(&self.values)?.data;
-        let [loss, acc1, acck] = v[..] else {
-            return Ok(Metrics::new());
-        };
+        let values = crate::exec::download(&self.values)?.data;
         let finite = |x: f32| x.is_finite().then_some(f64::from(x));
-        let mut metrics = Metrics::new();
-        metrics.insert("loss".to_owned(), finite(loss));
-        metrics.insert("acc1".to_owned(), finite(acc1));
-        if self.topk > 1 {
-            metrics.insert(format!("acc{}", self.topk), finite(acck));
-        }
+        let mut metrics: Metrics = self
+            .names
+            .iter()
+            .cloned()
+            .zip(values.into_iter().map(finite))
+            .collect();
         metrics.insert("lr".to_owned(), Some(self.at.lr));
         Ok(metrics)
     }

@@ -1,6 +1,6 @@
 //! Learning rate by step.
 
-use oarlock_jobs::{ClassificationParams, LrPolicy};
+use oarlock_jobs::{CommonParams, LrPolicy};
 
 /// Factor of each decay of [`LrPolicy::Piecewise`].
 const GAMMA: f64 = 0.1;
@@ -21,7 +21,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// The schedule of these parameters for epochs of `steps_per_epoch` steps.
-    pub fn new(params: &ClassificationParams, steps_per_epoch: u64) -> Self {
+    pub fn new(params: &CommonParams, steps_per_epoch: u64) -> Self {
         let total_steps = u64::from(params.num_epochs) * steps_per_epoch;
         Self {
             policy: params.lr_policy,

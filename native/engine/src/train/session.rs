@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use oarlock_datasets::{Loader, LoaderConfig, Pipeline};
-use oarlock_jobs::{ErrorCode, JobError, JobEvent, TrainResult};
+use oarlock_datasets::LoaderStats;
+use oarlock_jobs::{ErrorCode, JobEvent, TrainResult};
 use tch::{Device, Tensor};
 
+use super::family::{EpochPart, Fed, Validation, Watch};
 use super::folder::OutputFolder;
 use super::learner::Learner;
 use super::plan::Plan;
 use super::progress::{At, Clock, Pending};
 use super::state::{Best, EpochSums, TrainState};
-use super::validate::{Validation, validate};
-use crate::exec::normalized_input;
+use crate::exec::Network;
 use crate::records::{EventWriter, OutLog, TrainLine};
 use crate::runtime::heartbeat::Heart;
 use crate::{EngineError, JobContext, Result};
@@ -71,6 +71,7 @@ impl Pace {
 struct Timing {
     step: f64,
     wait: f64,
+    cache_hit_rate: Option<f64>,
 }
 
 impl Session<'_> {
@@ -122,21 +123,11 @@ impl Session<'_> {
             return Ok(Flow::Done); // stopped during the evaluation
         }
         self.heart.stage("training");
-        let p = &self.plan.params;
-        let mut loader = Loader::new(LoaderConfig {
-            samples: self.plan.train.clone(),
-            batch_size: p.batch_size as usize,
-            pipeline: Pipeline::classify_train(p),
-            shuffle_seed: Some(p.seed),
-            epoch: u64::from(self.state.epoch) + 1,
-            start_batch: self.state.step as usize,
-            drop_last: true,
-            threads: 0,
-            prefetch: 3,
-            cache: self.plan.cache.clone(),
-            max_corrupt_fraction: self.plan.max_corrupt_fraction,
-        })
-        .map_err(JobError::from)?;
+        let part = EpochPart {
+            epoch: self.state.epoch + 1,
+            start_batch: self.state.step,
+        };
+        let mut feed = self.plan.family.feed(part, &self.plan.supply)?;
         self.pace.clock.resume();
         while self.state.step < self.state.steps_per_epoch {
             if self.context.cancel.is_cancelled() {
@@ -149,44 +140,38 @@ impl Session<'_> {
                 self.pace.clock.resume();
             }
             // Batches without a single readable image are not delivered: the epoch may end early.
-            let Some(batch) = loader.next() else { break };
-            let batch = batch.map_err(JobError::from)?;
+            let Some(batch) = feed.next()? else { break };
             for (path, reason) in &batch.skipped {
                 self.warn(&format!("'{}' was skipped: {reason}", path.display()));
             }
-            self.step(&batch, loader.stats().last_wait_seconds)?;
-            loader.recycle(batch.images);
+            self.step(&batch, &feed.stats())?;
             self.heart.tick();
         }
         self.state.advance_to(self.state.steps_per_epoch);
         self.flush()?;
+        self.note(&format!("Data: {}.", feed.stats()));
         Ok(Flow::Done)
     }
 
-    fn step(&mut self, batch: &oarlock_datasets::Batch, wait: f64) -> Result<()> {
+    fn step(&mut self, batch: &Fed, data: &LoaderStats) -> Result<()> {
         self.state
             .advance_to(u32::try_from(batch.index).unwrap_or(u32::MAX));
         let lr = self.plan.schedule.rate(self.state.global_step);
         // Statistics of a single image are no statistics: a batch that lost all but one of its images is left out.
-        let usable = batch.n >= self.plan.params.batch_size.min(2) as usize;
-        let placement = self.learner.network.placement();
+        let usable = batch.images >= self.plan.params.batch_size.min(2) as usize;
+        let device = self.learner.network.placement().device;
+        let family = &self.plan.family;
         let mut result = None;
         if usable {
-            let p = &self.plan.params;
-            let input = normalized_input(
-                &batch.images,
-                [batch.n, batch.h, batch.w],
-                p.image_mean,
-                p.image_std,
-                placement,
-            )?;
-            let labels = Tensor::f_from_slice(&batch.labels)?.f_to_device(placement.device)?;
-            let seed = dropout_seed(p.seed, self.state.global_step);
-            result = Some((self.learner.step(&input, &labels, lr, seed)?, labels));
+            let seed = dropout_seed(self.plan.params.seed, self.state.global_step);
+            let loss = |network: &Network, outputs: &[Tensor]| {
+                family.loss(network, outputs, &batch.targets)
+            };
+            result = Some(self.learner.step(&batch.input, &loss, lr, seed)?);
         }
         self.state.advance_to(self.state.step + 1);
-        let seconds = self.pace.clock.tick(batch.n);
-        let Some((result, labels)) = result else {
+        let seconds = self.pace.clock.tick(batch.images);
+        let Some(result) = result else {
             return Ok(());
         };
 
@@ -197,22 +182,24 @@ impl Session<'_> {
             lr,
         };
         // On the CPU the loss is there already: look at each.
-        if placement.device == Device::Cpu && !result.loss.f_double_value(&[])?.is_finite() {
+        if device == Device::Cpu && !result.loss.f_double_value(&[])?.is_finite() {
             return Err(self.non_finite(&at));
         }
         if self.state.step.is_multiple_of(LOG_INTERVAL) || self.state.steps_per_epoch < LOG_INTERVAL
         {
             self.flush()?;
-            let pending = Pending::new(&result, &labels, self.plan.topk, at)?;
+            let metrics = self.plan.family.metrics(&result, &batch.targets)?;
+            let pending = Pending::new(&result.loss, metrics, at)?;
             self.pace.pending = Some((
                 pending,
                 Timing {
                     step: seconds,
-                    wait,
+                    wait: data.last_wait_seconds,
+                    cache_hit_rate: data.cache_hit_rate(),
                 },
             ));
             // A GPU gets until the next report to compute these: no step waits for them.
-            if placement.device == Device::Cpu {
+            if device == Device::Cpu {
                 self.flush()?;
             }
         }
@@ -261,6 +248,7 @@ impl Session<'_> {
             step_seconds: timing.step,
             data_wait_seconds: timing.wait,
             images_per_second: self.pace.clock.throughput(),
+            cache_hit_rate: timing.cache_hit_rate,
         });
         Ok(())
     }
@@ -288,7 +276,12 @@ impl Session<'_> {
         let validation = if due {
             self.heart.stage("evaluating");
             let network = self.learner.network.inference_copy()?;
-            match validate(&network, &self.plan, self.context.cancel, self.heart)? {
+            let watch = Watch {
+                cancel: self.context.cancel,
+                heart: self.heart,
+            };
+            let family = &self.plan.family;
+            match family.validate(&network, &self.plan.supply, watch)? {
                 Some(validation) => Some(validation),
                 None => return Ok(Flow::Stopped),
             }
@@ -346,7 +339,7 @@ impl Session<'_> {
         }
         let written = self
             .log
-            .eval_finished(epoch, metrics)
+            .eval_finished(epoch, metrics, &validation.per_class)
             .and_then(|()| self.events.eval(u64::from(epoch), metrics));
         self.check_log(written);
         self.context.sink.emit(JobEvent::Eval {

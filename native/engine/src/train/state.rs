@@ -1,6 +1,6 @@
 //! Where a training stands: everything beside weights and optimizer that a resume needs.
 
-use oarlock_jobs::{Metrics, TrainSpec};
+use oarlock_jobs::{Metrics, PruneSummary, TrainSpec};
 use serde::{Deserialize, Serialize};
 
 /// Raised when the meaning of a field changes.
@@ -77,6 +77,9 @@ pub struct TrainState {
     pub dataset: String,
     /// On what it ran.
     pub compute: Compute,
+    /// What was pruned before the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<PruneSummary>,
 }
 
 impl TrainState {
@@ -96,6 +99,7 @@ impl TrainState {
             batch_size,
             dataset,
             compute: Compute::default(),
+            pruned: None,
         }
     }
 

@@ -1,82 +1,88 @@
-//! Evaluation on the validation set during training.
+//! Scoring of labelled images with a classifier.
 
-use oarlock_datasets::{Loader, LoaderConfig, Pipeline};
-use oarlock_jobs::{ErrorCode, JobError, Metrics};
+use std::sync::Arc;
+
+use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig, Sample};
+use oarlock_jobs::{ErrorCode, JobError};
 use tch::Kind;
 
-use super::plan::Plan;
-use crate::exec::{Network, download, normalized_input};
+use super::family::{Supply, Watch};
+use crate::exec::{Network, batch_input, batch_memory, download};
 use crate::records::EvalDetails;
-use crate::runtime::heartbeat::Heart;
-use crate::{CancelToken, EngineError, Result};
+use crate::{EngineError, Result};
 
-/// Result of an evaluation.
-#[derive(Debug)]
-pub struct Validation {
-    /// `acc1`, `acc{k}`.
-    pub metrics: Metrics,
-    /// Scores of every image.
-    pub details: EvalDetails,
-    /// Images that could not be read.
-    pub skipped: usize,
+/// Labelled images and how they become input.
+#[derive(Debug, Clone)]
+pub struct ClassSet {
+    /// The images.
+    pub samples: Arc<Vec<Sample>>,
+    /// Number of classes.
+    pub classes: usize,
+    /// Validation transforms.
+    pub pipeline: ClassifyPipeline,
+    /// Of R, G, B.
+    pub mean: [f32; 3],
+    /// Of R, G, B.
+    pub std: [f32; 3],
 }
 
-/// Scores all validation images with `network` (an inference network). `None` when a stop was asked for.
+/// Scores all images of `set` with `network` (an inference network); also the number of unreadable images. `None` when
+/// a stop was asked for.
 ///
 /// # Errors
 /// `NonFinite` when scores are NaN; unreadable data; out of memory.
-pub fn validate(
+pub fn classes(
     network: &Network,
-    plan: &Plan,
-    cancel: &CancelToken,
-    heart: &Heart,
-) -> Result<Option<Validation>> {
-    let p = &plan.params;
+    set: &ClassSet,
+    supply: &Supply,
+    watch: Watch,
+) -> Result<Option<(EvalDetails, usize)>> {
     let mut loader = Loader::new(LoaderConfig {
-        samples: plan.data.val.clone(),
-        batch_size: p.batch_size as usize,
-        pipeline: Pipeline::classify_eval(p),
+        samples: set.samples.clone(),
+        batch_size: supply.batch_size as usize,
+        pipeline: set.pipeline.clone(),
         shuffle_seed: None,
         epoch: 0,
         start_batch: 0,
         drop_last: false,
         threads: 0,
         prefetch: 2,
-        cache: plan.cache.clone(),
-        max_corrupt_fraction: plan.max_corrupt_fraction,
+        cache: supply.cache.clone(),
+        memory: batch_memory(network.placement()),
+        max_corrupt_fraction: supply.max_corrupt_fraction,
     })
     .map_err(JobError::from)?;
     let mut details = EvalDetails {
-        classes: plan.classes(),
+        classes: set.classes,
         ..EvalDetails::default()
     };
     let mut skipped = 0;
     loop {
-        if cancel.is_cancelled() {
+        if watch.cancel.is_cancelled() {
             return Ok(None);
         }
         let Some(batch) = loader.next() else { break };
-        let batch = batch.map_err(JobError::from)?;
+        let mut batch = batch.map_err(JobError::from)?;
         skipped += batch.skipped.len();
         if batch.n == 0 {
             continue;
         }
-        let input = normalized_input(
-            &batch.images,
+        let input = batch_input(
+            &mut batch.images,
             [batch.n, batch.h, batch.w],
-            p.image_mean,
-            p.image_std,
+            set.mean,
+            set.std,
             network.placement(),
         )?;
         let scores = network.forward(&input, false)?.f_softmax(-1, Kind::Float)?;
         details.scores.extend(download(&scores)?.data);
         details.true_labels.extend(
             batch
-                .labels
+                .targets
                 .iter()
                 .map(|&l| u32::try_from(l).unwrap_or(u32::MAX)),
         );
-        heart.tick();
+        watch.heart.tick();
     }
     if details.true_labels.is_empty() {
         return Err(EngineError::new(
@@ -91,20 +97,5 @@ pub fn validate(
         )
         .hint("lower learning_rate or use a warm-up; earlier checkpoints are kept"));
     }
-    let accuracy = |k: usize| {
-        oarlock_metrics::top_k_accuracy(&details.scores, details.classes, &details.true_labels, k)
-    };
-    let mut metrics = Metrics::new();
-    metrics.insert("acc1".to_owned(), Some(accuracy(1)));
-    if plan.topk > 1 {
-        metrics.insert(
-            format!("acc{}", plan.topk),
-            Some(accuracy(plan.topk as usize)),
-        );
-    }
-    Ok(Some(Validation {
-        metrics,
-        details,
-        skipped,
-    }))
+    Ok(Some((details, skipped)))
 }

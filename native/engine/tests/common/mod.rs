@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use oarlock_engine::EventSink;
 use oarlock_imaging::{Image, Rng, encode_png};
 use oarlock_jobs::{
-    ClassificationParams, DatasetFormat, DatasetRef, DeviceSpec, JobEvent, LrPolicy, Precision,
-    Resume, TaskType, TrainSpec,
+    AugmentParams, ClassificationParams, CommonParams, DatasetFormat, DatasetRef, DeviceSpec,
+    JobEvent, LrPolicy, Precision, Resume, TrainParams, TrainSpec,
 };
 
 /// Three kinds of pictures that differ in colour and pattern: `per_class` for training, a quarter of it for validation.
@@ -44,57 +44,75 @@ pub fn dataset(root: &Path, per_class: usize, size: usize) {
     fs::write(root.join("val_list.txt"), &lists[1]).unwrap();
 }
 
+/// Parameters of `model` at 32×32.
+fn classification(model: &str) -> ClassificationParams {
+    ClassificationParams {
+        common: common(model),
+        augment: augment(),
+        label_smoothing: 0.1,
+        image_mean: [0.485, 0.456, 0.406],
+        image_std: [0.229, 0.224, 0.225],
+        class_balance: false,
+    }
+}
+
+/// Two epochs at 32×32.
+pub fn common(model: &str) -> CommonParams {
+    CommonParams {
+        model: model.to_owned(),
+        batch_size: 8,
+        num_epochs: 2,
+        learning_rate: 0.02,
+        lr_policy: LrPolicy::Cosine,
+        lr_decay_epochs: vec![],
+        warmup_steps: 2,
+        warmup_start_lr: 0.0,
+        save_interval_epochs: 1,
+        optimizer: "SGD".to_owned(),
+        weight_decay: 1e-4,
+        image_shape: [32, 32],
+        early_stop_patience: 0,
+        seed: 11,
+    }
+}
+
+/// Everything on.
+pub fn augment() -> AugmentParams {
+    AugmentParams {
+        horizontal_flip: true,
+        horizontal_flip_prob: 0.5,
+        vertical_flip: true,
+        vertical_flip_prob: 0.5,
+        brightness: true,
+        brightness_range: 0.3,
+        brightness_prob: 0.5,
+        contrast: true,
+        contrast_range: 0.3,
+        contrast_prob: 0.5,
+        saturation: true,
+        saturation_range: 0.3,
+        saturation_prob: 0.5,
+        hue: true,
+        hue_range: 18.0,
+        hue_prob: 0.5,
+        rotate: true,
+        rotate_prob: 0.5,
+        rotate_range: 30.0,
+    }
+}
+
 /// A training of `model` at 32×32 on the dataset in `dir/data`, task folder `dir/<task>`.
 pub fn spec(dir: &Path, task: &str, model: &str) -> TrainSpec {
     let task_dir = dir.join(task);
     fs::create_dir_all(&task_dir).unwrap();
     TrainSpec {
         task_id: task.to_owned(),
-        task_type: TaskType::Classification,
         task_dir: task_dir.display().to_string(),
         dataset: DatasetRef {
             format: DatasetFormat::ImageFolder,
             root: dir.join("data").display().to_string(),
         },
-        params: ClassificationParams {
-            model: model.to_owned(),
-            batch_size: 8,
-            num_epochs: 2,
-            learning_rate: 0.02,
-            lr_policy: LrPolicy::Cosine,
-            lr_decay_epochs: vec![],
-            warmup_steps: 2,
-            warmup_start_lr: 0.0,
-            save_interval_epochs: 1,
-            optimizer: "SGD".to_owned(),
-            weight_decay: 1e-4,
-            label_smoothing: 0.1,
-            image_shape: [32, 32],
-            image_mean: [0.485, 0.456, 0.406],
-            image_std: [0.229, 0.224, 0.225],
-            horizontal_flip: true,
-            horizontal_flip_prob: 0.5,
-            vertical_flip: true,
-            vertical_flip_prob: 0.5,
-            brightness: true,
-            brightness_range: 0.3,
-            brightness_prob: 0.5,
-            contrast: true,
-            contrast_range: 0.3,
-            contrast_prob: 0.5,
-            saturation: true,
-            saturation_range: 0.3,
-            saturation_prob: 0.5,
-            hue: true,
-            hue_range: 18.0,
-            hue_prob: 0.5,
-            rotate: true,
-            rotate_prob: 0.5,
-            rotate_range: 30.0,
-            class_balance: false,
-            early_stop_patience: 0,
-            seed: 11,
-        },
+        params: TrainParams::Classification(classification(model)),
         weights: None,
         resume: Resume::Fresh,
         prune: None,

@@ -1,13 +1,16 @@
 //! Where to cut a network so that pruning one group re-runs only what changes.
 //!
 //! Sensitivity analysis evaluates the same images with one group pruned after the other. What stands
-//! before a group's layers computes the same every time: with its values kept, only the rest has to run.
-//! Pruning keeps node numbers, so the nodes named here are those of the pruned graphs too.
+//! before a group's layers computes the same every time, and filters do not see each other: the first
+//! layers of a group, and what treats channels one by one behind them, only lose channels
+//! ([`crate::kept_channels`]). With those values kept, only the rest has to run. Pruning keeps node
+//! numbers, so the nodes named here are those of the pruned graphs too.
 
 mod plan;
 
 use std::collections::BTreeSet;
 
+use crate::channels::is_depthwise;
 use crate::{ChannelGroup, Graph, GraphError, NodeId, Op, cost, infer_shapes};
 
 pub use plan::{CutPlan, CutStep, plan_cuts};
@@ -19,9 +22,10 @@ const BYTES_PER_VALUE: u64 = 4;
 pub struct CutPoint {
     /// Name of the group.
     pub group: String,
-    /// First node, in graph order, whose value changes when the group is pruned.
+    /// First node, in graph order, that must be computed anew when the group is pruned.
     pub first: NodeId,
-    /// Values to keep, ascending; none of them changes. The image itself is not counted among them.
+    /// Values to keep, ascending; pruning takes at most channels from them. The image itself is not
+    /// counted among them.
     pub keep: Vec<NodeId>,
     /// Their size for one image, fp32, in bytes.
     pub bytes: u64,
@@ -43,7 +47,7 @@ pub fn nodes_to_run(graph: &Graph, available: &[NodeId], wanted: &[NodeId]) -> V
 }
 
 /// The latest cut of each group for images of `image_size` (height, width), in the order of `groups`:
-/// everything runs that changes, nothing else that multiplies. A value that a cheap operation (no
+/// everything runs that must be computed anew, nothing else that multiplies. A value that a cheap operation (no
 /// multiply–accumulates) makes of smaller ones, such as an enlarged map, is left out in favour of those.
 ///
 /// # Errors
@@ -62,31 +66,54 @@ pub fn cut_points(
 
 fn cut_point(sizes: &Sizes, group: &ChannelGroup) -> CutPoint {
     let graph = sizes.graph;
-    let changed = changed(graph, group);
+    let renewed = renewed(graph, group);
     let needed = nodes_to_run(graph, &[], &sizes.outputs);
-    let runs = || needed.iter().copied().filter(|&id| changed[id]);
+    let runs = || needed.iter().copied().filter(|&id| renewed[id]);
     let inputs = runs().flat_map(|id| &graph.nodes[id].inputs);
     let outputs = sizes.outputs.iter();
     let mut keep: BTreeSet<NodeId> = inputs.chain(outputs).copied().collect();
-    keep.retain(|&id| !changed[id]);
-    sizes.shrink(&mut keep, &changed);
+    keep.retain(|&id| !renewed[id]);
+    sizes.shrink(&mut keep, &renewed);
     let keep: Vec<NodeId> = keep.into_iter().filter(|&id| !sizes.is_image(id)).collect();
     CutPoint {
         group: group.name.clone(),
-        first: changed.iter().position(|&c| c).unwrap_or(0),
+        first: renewed.iter().position(|&r| r).unwrap_or(0),
         bytes: sizes.bytes(&keep),
         macs: runs().map(|id| sizes.macs[id]).sum(),
         keep,
     }
 }
 
-/// Which values change when `group` is pruned: those of its layers and all that come from them.
-fn changed(graph: &Graph, group: &ChannelGroup) -> Vec<bool> {
-    let mut changed = vec![false; graph.nodes.len()];
+/// What pruning a group does to a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    /// Nothing.
+    Same,
+    /// It loses channels; those that stay are the same.
+    Fewer,
+    /// It must be computed anew.
+    New,
+}
+
+/// Which values must be computed anew when `group` is pruned: those that mix what has lost channels, and
+/// all that comes from them.
+fn renewed(graph: &Graph, group: &ChannelGroup) -> Vec<bool> {
+    let mut effects: Vec<Effect> = Vec::with_capacity(graph.nodes.len());
     for (id, node) in graph.nodes.iter().enumerate() {
-        changed[id] = group.layers.contains(&id) || node.value_inputs().iter().any(|&i| changed[i]);
+        let inputs = node.value_inputs().iter().map(|&input| effects[input]);
+        let before = inputs.max().unwrap_or(Effect::Same);
+        let mixes = match node.op {
+            Op::Conv2d { .. } => !is_depthwise(&node.op),
+            Op::Linear { .. } | Op::Softmax => true,
+            _ => false,
+        };
+        effects.push(match before {
+            Effect::Same if group.layers.contains(&id) => Effect::Fewer,
+            Effect::Fewer if mixes => Effect::New,
+            other => other,
+        });
     }
-    changed
+    effects.into_iter().map(|e| e == Effect::New).collect()
 }
 
 /// Bytes and multiply–accumulates of every node, for one image.
@@ -125,7 +152,7 @@ impl<'a> Sizes<'a> {
     }
 
     /// Replaces values by what they are cheaply made of while that takes less room and does not change.
-    fn shrink(&self, keep: &mut BTreeSet<NodeId>, changed: &[bool]) {
+    fn shrink(&self, keep: &mut BTreeSet<NodeId>, renewed: &[bool]) {
         // From the back: what replaces a value stands before it.
         let mut at = keep.last().copied();
         while let Some(id) = at {
@@ -134,7 +161,7 @@ impl<'a> Sizes<'a> {
             while self.macs[source] == 0 {
                 let inputs = &self.graph.nodes[source].inputs;
                 // A map of which only the size is read may change.
-                if inputs.iter().any(|&input| changed[input]) {
+                if inputs.iter().any(|&input| renewed[input]) {
                     break;
                 }
                 other.remove(&source);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{CutPoint, Sizes, changed, cut_point, nodes_to_run};
+use super::{CutPoint, Sizes, cut_point, nodes_to_run, renewed};
 use crate::{ChannelGroup, Graph, GraphError, NodeId};
 
 /// One group of a sensitivity analysis.
@@ -13,7 +13,9 @@ pub struct CutStep {
     /// Values of the unpruned network that are kept while the group is evaluated, ascending; the image
     /// is at hand besides.
     pub keep: Vec<NodeId>,
-    /// Their size for one image, fp32, in bytes.
+    /// Those of them that evaluations of the group begin from; pruning takes at most channels from them.
+    pub usable: Vec<NodeId>,
+    /// Size of `keep` for one image, fp32, in bytes.
     pub bytes: u64,
     /// Multiply–accumulates for one image to make these values from those of the step before; 0 where
     /// they are the same.
@@ -39,7 +41,7 @@ pub struct CutPlan {
 /// Groups go from the front of the network to its end, and the kept values move along: a set is replaced
 /// batch by batch, so that the budget holds for one set. For each group the plan takes the cheapest of
 /// three: the set that is there, the group's own cut point, the latest cut through the whole graph before
-/// its first layer that the budget allows. Each step is best for itself, with the cost of moving counted;
+/// the first node that must run anew that the budget allows. Each step is best for itself, with the cost of moving counted;
 /// what a set is worth to later groups is not, which loses little as moving costs one run of many.
 ///
 /// # Errors
@@ -63,15 +65,15 @@ pub fn plan_cuts(
     let mut steps: Vec<CutStep> = Vec::with_capacity(ordered.len());
     let mut held: Vec<NodeId> = Vec::new();
     for (group, cut) in &ordered {
-        let changed = changed(graph, group);
+        let renewed = renewed(graph, group);
         let latest = frontiers[..cut.first]
             .iter()
             .rev()
             .find(|keep| affordable(keep));
         let others = [Some(&cut.keep).filter(|keep| affordable(keep)), latest];
-        let mut best = step(&sizes, group, &changed, &held, &held);
+        let mut best = step(&sizes, group, &renewed, &held, &held);
         for keep in others.into_iter().flatten() {
-            let other = step(&sizes, group, &changed, &held, keep);
+            let other = step(&sizes, group, &renewed, &held, keep);
             if total(&other, runs) < total(&best, runs) {
                 best = other;
             }
@@ -97,7 +99,7 @@ fn total(step: &CutStep, runs: u32) -> u64 {
 fn step(
     sizes: &Sizes,
     group: &ChannelGroup,
-    changed: &[bool],
+    renewed: &[bool],
     held: &[NodeId],
     keep: &[NodeId],
 ) -> CutStep {
@@ -105,13 +107,14 @@ fn step(
         let run = nodes_to_run(sizes.graph, available, wanted);
         run.iter().map(|&id| sizes.macs[id]).sum()
     };
-    let usable: Vec<NodeId> = keep.iter().copied().filter(|&id| !changed[id]).collect();
+    let usable: Vec<NodeId> = keep.iter().copied().filter(|&id| !renewed[id]).collect();
     CutStep {
         group: group.name.clone(),
         keep: keep.to_vec(),
         bytes: sizes.bytes(keep),
         prepare_macs: macs(held, keep),
         macs: macs(&usable, &sizes.outputs),
+        usable,
     }
 }
 

@@ -108,14 +108,15 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// How many of `size` units stay when the share `ratio` is removed, at least one. Without `align`,
-/// ⌊size·ratio⌉ go (ties to even, as in PaddleSlim); with it, the number that stays is rounded to a
-/// multiple of `align`, at least `align` itself and at most all. Nothing goes at ratio 0.
+/// ⌊size·ratio⌉ go (ties to even, as in PaddleSlim); with it, the number that stays is rounded
+/// up to a multiple of `align`, so that no more goes than the ratio says, at most to all. Nothing goes at ratio 0.
 pub fn kept_count(size: usize, ratio: f64, align: Option<usize>) -> usize {
     let kept = match align {
         _ if ratio <= 0.0 => size,
         None | Some(0) => size.saturating_sub((size as f64 * ratio).round_ties_even() as usize),
         Some(align) => {
-            let multiples = ((1.0 - ratio) * size as f64 / align as f64).round_ties_even();
+            // Less what rounding may have added to a whole number.
+            let multiples = ((1.0 - ratio) * size as f64 / align as f64 - 1e-9).ceil();
             align * (multiples as usize).max(1)
         }
     };

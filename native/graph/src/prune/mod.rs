@@ -7,7 +7,7 @@ mod slice;
 use std::collections::BTreeMap;
 
 use crate::channels::{ChannelGroups, is_depthwise};
-use crate::{Graph, GraphError, Node, Op, WeightMap};
+use crate::{Graph, GraphError, Node, NodeId, Op, WeightMap};
 
 pub use criterion::{Criterion, Judges, keep_for_ratio, kept_count, unit_scores};
 pub use search::{
@@ -59,6 +59,44 @@ pub fn prune(
     }
     pruned.validate_weights(&sliced)?;
     Ok((pruned, sliced))
+}
+
+/// As [`prune`], but only the weights that pruning changes: what shares the rest with the unpruned network
+/// needs no more.
+///
+/// # Errors
+/// See [`prune`].
+pub fn prune_changes(
+    graph: &Graph,
+    weights: &WeightMap,
+    groups: &ChannelGroups,
+    keep: &Keep,
+) -> Result<(Graph, WeightMap), GraphError> {
+    graph.validate_weights(weights)?;
+    let pruned = prune_graph(graph, groups, keep)?;
+    let kept = Kept::new(graph, groups, keep)?;
+    let mut sliced = WeightMap::new();
+    for (id, node) in graph.nodes.iter().enumerate() {
+        // Every layer that loses channels says other sizes.
+        if pruned.nodes[id].op != node.op {
+            kept.slice(id, node, weights, &mut sliced);
+        }
+    }
+    Ok((pruned, sliced))
+}
+
+/// The channels that `keep` leaves in the value of each of `nodes`, ascending.
+///
+/// # Errors
+/// See [`prune_graph`].
+pub fn kept_channels(
+    graph: &Graph,
+    groups: &ChannelGroups,
+    keep: &Keep,
+    nodes: &[NodeId],
+) -> Result<Vec<Vec<usize>>, GraphError> {
+    let kept = Kept::new(graph, groups, keep)?;
+    Ok(nodes.iter().map(|&id| kept.alive(id)).collect())
 }
 
 /// Weights for the unpruned `graph` in which the channels that `keep` leaves out are dead: filters and

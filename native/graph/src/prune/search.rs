@@ -134,7 +134,18 @@ pub fn plan_for_loss(
     image_size: [usize; 2],
     align: Option<usize>,
 ) -> Result<PruningPlan, GraphError> {
-    let mut ratios = ratios_for_loss(sensitivities, tolerance);
+    let ratios = ratios_for_loss(sensitivities, tolerance);
+    plan(graph, groups, ratios, tolerance, image_size, align)
+}
+
+fn plan(
+    graph: &Graph,
+    groups: &ChannelGroups,
+    mut ratios: BTreeMap<String, f64>,
+    tolerance: f64,
+    image_size: [usize; 2],
+    align: Option<usize>,
+) -> Result<PruningPlan, GraphError> {
     ratios.retain(|_, ratio| *ratio > 0.0);
     let keep = keep_any(graph, groups, &ratios, align)?;
     let (removed_flops, removed_params) = removed_share(graph, groups, &keep, image_size)?;
@@ -147,8 +158,9 @@ pub fn plan_for_loss(
 }
 
 /// Searches the tolerance in 0…1 that removes the share `target` of the multiply–accumulates: bisection
-/// until both ends agree in the fourth decimal. Returns the plan nearest to the target, which
-/// may be far from it where the sensitivities do not allow more (or less): see its `removed_flops`.
+/// until both ends agree in the fourth decimal. Where no loss at all allows more than that, all ratios are
+/// taken back by one factor instead. Returns the plan nearest to the target, which may be far from it
+/// where the sensitivities do not allow more: see its `removed_flops`.
 ///
 /// # Errors
 /// See [`plan_for_loss`].
@@ -162,21 +174,35 @@ pub fn plan_for_flops(
 ) -> Result<PruningPlan, GraphError> {
     let at = |loss| plan_for_loss(graph, groups, sensitivities, loss, image_size, align);
     let far = |plan: &PruningPlan| (plan.removed_flops - target).abs();
-    let (mut low, mut high) = (at(0.0)?, at(1.0)?);
-    // Shares grow with the tolerance: what is outside the two ends cannot be reached.
-    while low.removed_flops < target && target < high.removed_flops {
-        let narrow = high.tolerance - low.tolerance < 1e-9;
-        if narrow || high.removed_flops - low.removed_flops < 1e-4 {
-            break;
+    // Shares grow with the tolerance and with the factor.
+    let search = |make: &dyn Fn(f64) -> Result<PruningPlan, GraphError>| {
+        let (mut from, mut to) = (0.0, 1.0);
+        let (mut low, mut high) = (make(from)?, make(to)?);
+        while low.removed_flops < target && target < high.removed_flops {
+            if to - from < 1e-9 || high.removed_flops - low.removed_flops < 1e-4 {
+                break;
+            }
+            let middle = (from + to) / 2.0;
+            let plan = make(middle)?;
+            if plan.removed_flops < target {
+                (from, low) = (middle, plan);
+            } else {
+                (to, high) = (middle, plan);
+            }
         }
-        let middle = at((low.tolerance + high.tolerance) / 2.0)?;
-        if middle.removed_flops < target {
-            low = middle;
-        } else {
-            high = middle;
-        }
+        Ok(if far(&low) < far(&high) { low } else { high })
+    };
+    let free = at(0.0)?;
+    if free.removed_flops <= target {
+        return search(&at);
     }
-    Ok(if far(&low) < far(&high) { low } else { high })
+    search(&|factor| {
+        let scaled = free
+            .ratios
+            .iter()
+            .map(|(name, r)| (name.clone(), r * factor));
+        plan(graph, groups, scaled.collect(), 0.0, image_size, align)
+    })
 }
 
 /// The curve behind PaddleX's picture of sensitivities: for tolerances 0.05, 0.10 … 0.95 the share of

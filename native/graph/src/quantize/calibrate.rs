@@ -3,6 +3,9 @@
 use super::histogram::BINS;
 use super::{Histogram, Range};
 
+/// Largest share of the values other than 0 that [`Calibration::Entropy`] clips.
+const MAX_CLIPPED: f64 = 0.001;
+
 /// How a range is chosen from the values seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Calibration {
@@ -12,7 +15,9 @@ pub enum Calibration {
     /// what is left out is halved between both ends.
     Percentile(f64),
     /// The threshold whose quantized distribution diverges least from the true one (Kullback–Leibler), as
-    /// published for TensorRT (Migacz 2017, "8-bit Inference with TensorRT").
+    /// published for TensorRT (Migacz 2017, "8-bit Inference with TensorRT"); but at most one value in a thousand is
+    /// clipped. Without that bound linear bottlenecks and values seen only some thousand times lose their tails:
+    /// MobileNetV2 fell from 97.4 % to 93.1 % on MNIST, MobileNetV3_small from 97.2 % to 12 %.
     Entropy,
 }
 
@@ -94,10 +99,13 @@ fn entropy_threshold(histogram: &Histogram, one_sided: bool) -> f64 {
     let mut best = (f64::INFINITY, used);
     let mut inside: u64 = bins[..levels.min(used)].iter().sum();
     for end in levels..=used {
-        let divergence = divergence(&bins[..end], total - inside, levels);
-        // Of equal ones the widest, which clips least.
-        if divergence <= best.0 {
-            best = (divergence, end);
+        let clipped = total - inside;
+        if clipped as f64 <= MAX_CLIPPED * total as f64 {
+            let divergence = divergence(&bins[..end], clipped, levels);
+            // Of equal ones the widest, which clips least.
+            if divergence <= best.0 {
+                best = (divergence, end);
+            }
         }
         inside += bins.get(end).copied().unwrap_or(0);
     }

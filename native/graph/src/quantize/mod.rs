@@ -16,7 +16,7 @@ use crate::{Act, Graph, GraphError, NodeId, Op, WeightMap};
 
 pub use calibrate::Calibration;
 pub use histogram::Histogram;
-pub use tensor::{QuantizedData, QuantizedTensor};
+pub use tensor::{QuantizedData, QuantizedTensor, weight_signal};
 
 /// Least and greatest value.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -25,6 +25,23 @@ pub struct QuantizedTensor {
 /// Largest stored bias: half of int32, which leaves the sums of products room.
 const BIAS_LIMIT: f64 = (1u32 << 30) as f64;
 
+/// What is left of a layer's weight (output channels first) in int8 with one scale per channel: the power of the
+/// weights over that of their rounding errors, in dB; infinite when none is rounded.
+pub fn weight_signal(weight: &HostTensor) -> f64 {
+    let (stored, _) = layer(weight, None, 1.0);
+    let QuantizedData::Int8(integers) = &stored.data else {
+        return f64::NAN;
+    };
+    let len = (weight.data.len() / stored.scales.len().max(1)).max(1);
+    let (mut signal, mut noise) = (0.0, 0.0);
+    for (i, (&value, &integer)) in weight.data.iter().zip(integers).enumerate() {
+        let (value, scale) = (f64::from(value), f64::from(stored.scales[i / len]));
+        signal += value * value;
+        noise += (value - f64::from(integer) * scale).powi(2);
+    }
+    10.0 * (signal / noise).log10()
+}
+
 /// A layer's weight, symmetric in −127…127 for each output channel, and its bias at `input_scale` times the
 /// weight's scale. A channel whose bias would not fit gets a coarser weight.
 pub(super) fn layer(

@@ -1,0 +1,210 @@
+//! Measures of label maps: counts of pixels, intersection over union, kappa, and the report.
+//!
+//! Definitions are PaddleSeg's (`paddleseg.utils.metrics`), which PaddleX reports: a class with an empty union has
+//! IoU 0 and counts in the mean; the accuracy of a class is its precision; the overall accuracy is the share of
+//! correct pixels; kappa is Cohen's (1960).
+
+use serde_json::{Map, Value, json};
+
+use crate::classification::Confusion;
+use crate::report::ReportError;
+
+/// Pixels labelled so are left out.
+pub const IGNORED: u8 = 255;
+
+/// Values of a byte.
+const BYTE: usize = 256;
+/// Tables that pixels are counted into by turns: one table would make each count wait for the last.
+const TABLES: usize = 4;
+/// Pixels until a table's counts could overflow.
+const FLUSH: usize = u32::MAX as usize / 2;
+
+/// Counts pixels of truth against prediction.
+pub struct PixelCounter {
+    classes: usize,
+    tables: Vec<u32>,
+    pending: usize,
+    counts: Vec<u64>,
+}
+
+impl std::fmt::Debug for PixelCounter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PixelCounter of {} classes", self.classes)
+    }
+}
+
+impl PixelCounter {
+    /// For label maps of `classes` classes, at most 255.
+    pub fn new(classes: usize) -> Self {
+        Self {
+            classes,
+            tables: vec![0; TABLES * BYTE * BYTE],
+            pending: 0,
+            counts: vec![0; classes * classes],
+        }
+    }
+
+    /// Counts a map of class ids against the true one; pixels whose truth is [`IGNORED`], or an id beyond the classes
+    /// on either side, are left out. What one map has more than the other is not looked at.
+    pub fn add(&mut self, truth: &[u8], predicted: &[u8]) {
+        let length = truth.len().min(predicted.len());
+        for (truth, predicted) in truth[..length]
+            .chunks(FLUSH)
+            .zip(predicted[..length].chunks(FLUSH))
+        {
+            if self.pending + truth.len() > FLUSH {
+                self.flush();
+            }
+            self.pending += truth.len();
+            self.count(truth, predicted);
+        }
+    }
+
+    fn count(&mut self, truth: &[u8], predicted: &[u8]) {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        let (truths, truth_rest) = truth.as_chunks::<8>();
+        let (predictions, predicted_rest) = predicted.as_chunks::<8>();
+        let tables = &mut self.tables[..TABLES * BYTE * BYTE];
+        for (t, p) in truths.iter().zip(predictions) {
+            let (tw, pw) = (u64::from_le_bytes(*t), u64::from_le_bytes(*p));
+            // Neighbours are mostly of one class.
+            if tw == ONES * (tw & 0xff) && pw == ONES * (pw & 0xff) {
+                tables[usize::from(t[0]) * BYTE + usize::from(p[0])] += 8;
+            } else {
+                for (i, (t, p)) in t.iter().zip(p).enumerate() {
+                    let table = i % TABLES * BYTE * BYTE;
+                    tables[table + usize::from(*t) * BYTE + usize::from(*p)] += 1;
+                }
+            }
+        }
+        for (t, p) in truth_rest.iter().zip(predicted_rest) {
+            tables[usize::from(*t) * BYTE + usize::from(*p)] += 1;
+        }
+    }
+
+    fn flush(&mut self) {
+        let known = self.classes.min(usize::from(IGNORED));
+        for table in self.tables.chunks_exact(BYTE * BYTE) {
+            for truth in 0..known {
+                for predicted in 0..known {
+                    self.counts[truth * self.classes + predicted] +=
+                        u64::from(table[truth * BYTE + predicted]);
+                }
+            }
+        }
+        self.tables.fill(0);
+        self.pending = 0;
+    }
+
+    /// The counts so far.
+    pub fn finish(mut self) -> Confusion {
+        self.flush();
+        Confusion::from_counts(self.classes, self.counts)
+    }
+}
+
+/// Measures of one class, each within 0 and 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClassOverlap {
+    /// Intersection over union; 0 when the union is empty.
+    pub iou: f64,
+    /// Share of the pixels predicted as this class that are of it; 0 when there are none.
+    pub accuracy: f64,
+    /// Harmonic mean of precision and recall; 0 where one of them is undefined.
+    pub f1: f64,
+}
+
+/// Measures of a whole set of label maps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overlap {
+    /// By class id.
+    pub classes: Vec<ClassOverlap>,
+    /// Mean IoU over all classes.
+    pub miou: f64,
+    /// Share of correct pixels; 0 without pixels.
+    pub accuracy: f64,
+    /// Agreement beyond chance; `None` where chance alone agrees everywhere.
+    pub kappa: Option<f64>,
+}
+
+/// The measures of counted pixels.
+pub fn overlap(confusion: &Confusion) -> Overlap {
+    let n = confusion.classes();
+    let correct: Vec<u64> = confusion.rows().enumerate().map(|(i, r)| r[i]).collect();
+    let truths: Vec<u64> = confusion.rows().map(|r| r.iter().sum()).collect();
+    let mut predictions = vec![0u64; n];
+    for row in confusion.rows() {
+        predictions.iter_mut().zip(row).for_each(|(p, c)| *p += c);
+    }
+    let classes: Vec<ClassOverlap> = (0..n)
+        .map(|c| ClassOverlap {
+            iou: ratio(correct[c], truths[c] + predictions[c] - correct[c]),
+            accuracy: ratio(correct[c], predictions[c]),
+            f1: ratio(2 * correct[c], truths[c] + predictions[c]),
+        })
+        .collect();
+    let total = confusion.total();
+    let accuracy = ratio(correct.iter().sum(), total);
+    let by_chance = truths.iter().zip(&predictions);
+    let by_chance: f64 = by_chance
+        .map(|(t, p)| ratio(*t, total) * ratio(*p, total))
+        .sum();
+    Overlap {
+        miou: classes.iter().map(|c| c.iou).sum::<f64>() / n.max(1) as f64,
+        classes,
+        accuracy,
+        kappa: (total > 0 && by_chance < 1.0).then(|| (accuracy - by_chance) / (1.0 - by_chance)),
+    }
+}
+
+/// The report on counted pixels: `label_list`, `epoch`, `Confusion_Matrix`, `Mean_IoU`, `Mean_Acc`, `PRIoU`.
+/// Precision of a class never predicted and recall of a class without pixels are −1.
+///
+/// # Errors
+/// [`ReportError`] when there are no pixels or the sizes disagree.
+pub fn segmentation_report(
+    names: &[String],
+    confusion: &Confusion,
+    epoch: Option<u32>,
+) -> Result<Value, ReportError> {
+    if names.len() != confusion.classes() {
+        return Err(ReportError::Shape(format!(
+            "a matrix of {} classes does not belong to {} names",
+            confusion.classes(),
+            names.len()
+        )));
+    }
+    if confusion.total() == 0 {
+        return Err(ReportError::Empty);
+    }
+    let measures = overlap(confusion);
+    let share = |part: u64, whole: u64| if whole == 0 { -1.0 } else { ratio(part, whole) };
+    let mut per_class = Map::new();
+    for (class, name) in names.iter().enumerate() {
+        let correct = confusion.rows().nth(class).map_or(0, |row| row[class]);
+        per_class.insert(
+            name.clone(),
+            json!({
+                "precision": share(correct, confusion.predictions(class)),
+                "recall": share(correct, confusion.truths(class)),
+                "iou": measures.classes[class].iou,
+            }),
+        );
+    }
+    Ok(json!({
+        "label_list": names,
+        "epoch": epoch,
+        "Confusion_Matrix": confusion.rows().collect::<Vec<_>>(),
+        "Mean_IoU": measures.miou,
+        "Mean_Acc": measures.accuracy,
+        "PRIoU": per_class,
+    }))
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
+}

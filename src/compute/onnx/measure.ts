@@ -1,0 +1,131 @@
+/** What an exported model is worth: accuracy on the validation images, size, latency, and whether it computes what the engine does. */
+import { readFile, stat } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import type { Measured, MeasureSpec, ModelMeasure } from '../jobs.gen.js';
+import type { OnProgress } from './protocol.js';
+import { Classifier, difference, latencies, RUNTIME, threadsOf } from './session.js';
+
+/** Pixels of one batch: sixteen images of 224 × 224. */
+const BATCH_PIXELS = 16 * 224 * 224;
+const MAX_BATCH = 64;
+
+/** The light addon's reader of validation images. */
+interface ValidationBatches {
+  readonly batches: number;
+  /** `count` images of crop·crop·3 bytes, RGB; null after the last. */
+  next(): { pixels: Uint8Array; labels: number[]; count: number } | null;
+}
+type Reader = new (
+  root: string,
+  resizeShort: number,
+  crop: number,
+  batchSize: number,
+  threads: number,
+) => ValidationBatches;
+
+/** Rows whose label is among the `k` best scores; of equal scores the lower class is the better one. */
+export class TopK {
+  hits = 0;
+  rows = 0;
+  #finite = true;
+
+  constructor(
+    readonly k: number,
+    readonly classes: number,
+  ) {}
+
+  count(scores: Float32Array, labels: readonly number[]): void {
+    for (const [row, label] of labels.entries()) {
+      const from = row * this.classes;
+      const own = scores[from + label] as number;
+      let better = 0;
+      for (let at = 0; at < this.classes; at++) {
+        const other = scores[from + at] as number;
+        if (other > own || (other === own && at < label)) better++;
+        if (!Number.isFinite(other)) this.#finite = false;
+      }
+      if (better < this.k) this.hits++;
+    }
+    this.rows += labels.length;
+  }
+
+  /** Share of hits; null when there were no rows, or scores that are no numbers. */
+  get share(): number | null {
+    return this.#finite && this.rows > 0 ? this.hits / this.rows : null;
+  }
+}
+
+/** Bytes of `count` images in rows of RGB as normalised planes. */
+export function normalized(pixels: Uint8Array, count: number, { crop, mean, std }: MeasureSpec): Float32Array {
+  const plane = crop * crop;
+  const out = new Float32Array(count * 3 * plane);
+  for (let c = 0; c < 3; c++) {
+    const table = Float32Array.from({ length: 256 }, (_, v) => (v / 255 - (mean[c] as number)) / (std[c] as number));
+    for (let image = 0; image < count; image++) {
+      const from = image * 3 * plane + c;
+      const to = (image * 3 + c) * plane;
+      for (let at = 0; at < plane; at++) out[to + at] = table[pixels[from + 3 * at] as number] as number;
+    }
+  }
+  return out;
+}
+
+async function accuracies(
+  spec: MeasureSpec & { dataset: string },
+  addon: string,
+  models: readonly Classifier[],
+  onProgress: OnProgress,
+): Promise<{ images: number; metrics: ModelMeasure['metrics'][] }> {
+  const { ValidationBatches } = createRequire(import.meta.url)(addon) as { ValidationBatches: Reader };
+  const { crop, classes, topk, threads } = spec;
+  const size = Math.min(MAX_BATCH, Math.max(1, Math.floor(BATCH_PIXELS / (crop * crop))));
+  const reader = new ValidationBatches(spec.dataset, spec.resize_short, crop, size, threads);
+  const ks = topk > 1 ? [1, topk] : [1];
+  const counters = models.map(() => ks.map((k) => new TopK(k, classes)));
+  for (let done = 1, batch = reader.next(); batch !== null; batch = reader.next(), done++) {
+    const { pixels, labels, count } = batch;
+    const images = normalized(pixels, count, spec);
+    for (const [at, model] of models.entries()) {
+      const scores = await model.scores(images, count);
+      for (const counter of counters[at] ?? []) counter.count(scores, labels);
+    }
+    onProgress(done, reader.batches);
+  }
+  const metrics = counters.map((list) => Object.fromEntries(list.map((one) => [`acc${one.k}`, one.share])));
+  return { images: counters[0]?.[0]?.rows ?? 0, metrics };
+}
+
+/** The probe's images and the engine's scores. */
+async function readProbe({ probe, crop }: MeasureSpec): Promise<{ images: Float32Array; scores: Float32Array }> {
+  const bytes = await readFile(probe.path);
+  const values = new Float32Array(new Uint8Array(bytes).buffer);
+  const split = probe.images * 3 * crop * crop;
+  return { images: values.subarray(0, split), scores: values.subarray(split) };
+}
+
+/** Runs the exported model, and its fp32 form if it is quantized. `addon` is the path of the light addon. */
+export async function measure(spec: MeasureSpec, addon: string, onProgress: OnProgress): Promise<Measured> {
+  const paths = spec.fp32 === null ? [spec.model] : [spec.model, spec.fp32];
+  const models: Classifier[] = [];
+  for (const path of paths) models.push(await Classifier.open(path, spec.threads));
+  const { images, scores } = await readProbe(spec);
+  const plain = models.at(-1) as Classifier;
+  const apart = difference(await plain.scores(images, spec.probe.images), scores);
+  const times = await latencies(models, images.subarray(0, 3 * spec.crop * spec.crop));
+  const { dataset } = spec;
+  const measured = dataset === null ? undefined : await accuracies({ ...spec, dataset }, addon, models, onProgress);
+  const figures = await Promise.all(
+    paths.map(async (path, at): Promise<ModelMeasure> => {
+      const { size } = await stat(path);
+      return { metrics: measured?.metrics[at] ?? {}, bytes: size, latency_ms: times[at] ?? 0 };
+    }),
+  );
+  return {
+    runtime: RUNTIME,
+    threads: threadsOf(spec.threads),
+    images: measured?.images ?? 0,
+    model: figures[0] as ModelMeasure,
+    fp32: figures[1] ?? null,
+    difference: apart,
+  };
+}

@@ -1,0 +1,88 @@
+/** ONNX Runtime on classifiers: one input (N×3×H×W, normalised fp32), one output (N×classes). */
+import { createRequire } from 'node:module';
+import { performance } from 'node:perf_hooks';
+import * as ort from 'onnxruntime-node';
+import { usableCores } from '../machine.js';
+
+/** Latency is the median of at most so many runs … */
+const RUNS = 30;
+/** … within about this time a model, after as many runs without watch. */
+const LATENCY_MS = 1_500;
+const WARM_UP = 3;
+
+const { version } = createRequire(import.meta.url)('onnxruntime-node/package.json') as { version: string };
+export const RUNTIME = `onnxruntime ${version}`;
+
+/** 0 means all cores. */
+export const threadsOf = (wanted: number): number => (wanted > 0 ? wanted : usableCores());
+
+export class Classifier {
+  private constructor(readonly session: ort.InferenceSession) {}
+
+  static async open(
+    path: string,
+    threads: number,
+    options: ort.InferenceSession.SessionOptions = {},
+  ): Promise<Classifier> {
+    const session = await ort.InferenceSession.create(path, {
+      intraOpNumThreads: threadsOf(threads),
+      interOpNumThreads: 1,
+      // Warnings go to err.log, which people read when something failed.
+      logSeverityLevel: 3,
+      ...options,
+    });
+    return new Classifier(session);
+  }
+
+  /** Sizes of one image, `[3, H, W]`. Throws when the model takes no images of a fixed size. */
+  get imageShape(): [number, number, number] {
+    const [input] = this.session.inputMetadata;
+    const sizes = input?.isTensor ? input.shape.slice(1) : [];
+    if (sizes.length !== 3 || sizes.some((size) => typeof size !== 'number' || size < 1))
+      throw new Error('the model takes no images of a fixed size');
+    return sizes as [number, number, number];
+  }
+
+  /** Scores of `count` images, row by row. */
+  async scores(images: Float32Array, count: number): Promise<Float32Array> {
+    const [input] = this.session.inputNames;
+    const [output] = this.session.outputNames;
+    if (input === undefined || output === undefined) throw new Error('the model has no input or no output');
+    const tensor = new ort.Tensor('float32', images, [count, ...this.imageShape]);
+    const result = (await this.session.run({ [input]: tensor }))[output];
+    if (!(result?.data instanceof Float32Array)) throw new Error('the model does not give fp32 scores');
+    return result.data;
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+}
+
+/** Median milliseconds of each model for one image; they take turns, so that a busy machine slows all of them. */
+export async function latencies(models: readonly Classifier[], image: Float32Array): Promise<number[]> {
+  const times = models.map((): number[] => []);
+  const until = performance.now() + LATENCY_MS * models.length;
+  for (let run = 0; run < WARM_UP + RUNS && (run <= WARM_UP || performance.now() < until); run++) {
+    for (const [at, model] of models.entries()) {
+      const begin = performance.now();
+      await model.scores(image, 1);
+      if (run >= WARM_UP) times[at]?.push(performance.now() - begin);
+    }
+  }
+  return times.map((list) => {
+    list.sort((a, b) => a - b);
+    return Number((list[list.length >> 1] ?? 0).toFixed(3));
+  });
+}
+
+/** Largest difference of two lists of scores; NaN anywhere gives infinity. */
+export function difference(a: Float32Array, b: Float32Array): number {
+  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
+  let largest = 0;
+  for (let at = 0; at < a.length; at++) {
+    const gap = Math.abs((a[at] as number) - (b[at] as number));
+    if (!(gap <= largest)) largest = Number.isNaN(gap) ? Number.POSITIVE_INFINITY : gap;
+  }
+  return largest;
+}
