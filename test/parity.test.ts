@@ -1,4 +1,8 @@
-/** Every network of the zoo: the exported ONNX, run by onnxruntime on a photograph, gives what the engine gives. */
+/**
+ * Every network of the zoo: the exported ONNX, run by onnxruntime on a photograph, gives what the engine gives.
+ * Logits of segmenters are not averaged over pixels, and with random weights the largest is far from 1: for them
+ * the tolerance is relative to it.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -62,7 +66,8 @@ describe('exported networks', () => {
         largest = Math.max(largest, Math.abs(ours[i] ?? 0));
       }
       assert.ok(largest > 1e-2, 'the network says something');
-      assert.ok(difference <= 1e-4, `differs by ${difference}`);
+      const scale = options.length > 0 ? Math.max(1, largest) : 1;
+      assert.ok(difference <= 1e-4 * scale, `differs by ${difference} of ${largest}`);
       await session.release();
       rmSync(dir, { recursive: true });
     });

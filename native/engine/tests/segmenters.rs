@@ -228,12 +228,11 @@ fn training_reaches_every_parameter() {
             let mut loss = Tensor::zeros([], (Kind::Float, Device::Cpu));
             for (output, weight) in outputs.iter().zip(loss_weights) {
                 assert_eq!(output.size(), [2, 5, 64, 96], "{name}");
-                loss = loss
-                    + output
-                        .to_kind(Kind::Float)
-                        .f_cross_entropy_loss::<&Tensor>(&labels, None, Reduction::Mean, 255, 0.0)
-                        .unwrap()
-                        * f64::from(weight);
+                loss += output
+                    .to_kind(Kind::Float)
+                    .f_cross_entropy_loss::<&Tensor>(&labels, None, Reduction::Mean, 255, 0.0)
+                    .unwrap()
+                    * f64::from(weight);
             }
             let wanted: Vec<_> = network
                 .parameters()

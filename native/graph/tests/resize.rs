@@ -231,24 +231,6 @@ fn sizes_become_constants_where_they_are_known() {
 }
 
 #[test]
-fn probabilities_of_a_map_are_those_of_its_channels() {
-    let options = OnnxOptions {
-        image_size: Some([8, 8]),
-        softmax: true,
-        ..Default::default()
-    };
-    let (graph, weights) = fold_batch_norm(&segmenter(), &init_weights(&segmenter(), 1)).unwrap();
-    let bytes = onnx::export(&graph, &weights, &options).unwrap();
-    let onnx = ModelProto::decode(&bytes[..]).unwrap().graph.unwrap();
-    assert_eq!(onnx.output[0].name, "probabilities");
-    let last = onnx.node.last().unwrap();
-    assert_eq!(
-        (last.op_type.as_str(), last.attribute[0].i),
-        ("Softmax", Some(1))
-    );
-}
-
-#[test]
 fn open_sizes_are_read_at_run_time() {
     let mut b = GraphBuilder::new("net");
     let image = b.input(3);

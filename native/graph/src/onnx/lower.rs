@@ -213,19 +213,15 @@ impl<'a> Lowering<'a> {
                 let params = self.params(node);
                 self.emit("Gemm", &all(x, &params), out, vec![int("transB", 1)]);
             }
-            Op::Softmax => self.softmax(id, x[0], out),
+            Op::Softmax => self.softmax(x[0], out),
         }
         Ok(())
     }
 
-    /// Softmax of the value of node `id` over its classes: channels of a map, features of a vector.
-    pub fn softmax(&mut self, id: usize, x: &str, out: &str) {
-        let axis = match self.values[id] {
-            Value::Map { .. } => 1,
-            Value::Vector { .. } => -1,
-        };
+    /// Softmax over the last axis.
+    pub fn softmax(&mut self, x: &str, out: &str) {
         let axis = AttributeProto {
-            i: Some(axis),
+            i: Some(-1),
             ..int("axis", 0)
         };
         self.emit("Softmax", &[x], out, vec![axis]);

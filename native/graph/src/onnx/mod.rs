@@ -28,7 +28,7 @@ pub struct OnnxOptions {
     pub image_size: Option<[usize; 2]>,
     /// Fixed batch size; `None` leaves it open.
     pub batch: Option<usize>,
-    /// Ends with a softmax over the classes: outputs called `logits` become `probabilities`.
+    /// Ends with a softmax: outputs called `logits` become `probabilities`.
     pub softmax: bool,
     /// Free pairs stored in the file (`metadata_props`): labels, mean, std …
     pub metadata: Vec<(String, String)>,
@@ -133,7 +133,7 @@ fn write_with(
     for output in &graph.outputs {
         let name = output_name(&output.name, options);
         if options.softmax && output.name == LOGITS {
-            lowering.softmax(output.node, &names[output.node], &name);
+            lowering.softmax(&names[output.node], &name);
         } else if names[output.node] != name {
             lowering.emit("Identity", &[&names[output.node]], &name, Vec::new());
         }
