@@ -7,7 +7,7 @@ mod network;
 mod ops;
 mod plan;
 
-pub use input::normalized_input;
 pub(crate) use input::{batch_input, batch_memory};
+pub use input::{network_input, normalized_input};
 pub use network::{Network, Parameter, select_channels};
 pub(crate) use network::{download, upload_tensor};

@@ -7,7 +7,7 @@ use crate::shape::Value;
 use crate::{Act, Graph, GraphError, HostTensor, Node, Op, QuantizedTensor, WeightMap};
 
 pub(super) const FLOAT: i32 = 1;
-const INT64: i32 = 7;
+pub(super) const INT64: i32 = 7;
 
 /// A graph in ONNX's terms. Weights stay where they are: they are written after `proto`.
 pub(super) struct Lowered<'a> {
@@ -225,6 +225,17 @@ impl<'a> Lowering<'a> {
             ..int("axis", 0)
         };
         self.emit("Softmax", &[x], out, vec![axis]);
+    }
+
+    /// Softmax over the channels of a map, and the greatest channel of each pixel.
+    pub fn segmentation(&mut self, x: &str, scores: &str, ids: &str) {
+        self.emit("Softmax", &[x], scores, vec![int("axis", 1)]);
+        self.emit(
+            "ArgMax",
+            &[x],
+            ids,
+            vec![int("axis", 1), int("keepdims", 0)],
+        );
     }
 
     fn activation(&mut self, act: Act, x: &str, out: &str) {
