@@ -1,10 +1,11 @@
-/** `npm run bench -- [data] [train] [infer] [prune] [det] [e2e] [api] [accuracy]`: all questions without a name. */
+/** `npm run bench -- [data] [train] [infer] [prune] [det] [e2e] [api] [accuracy] [slimming]`: all questions without a name. */
 import { accuracy } from './accuracy.js';
 import { api } from './api.js';
 import { data } from './data.js';
 import { detection } from './det.js';
 import { endToEnd } from './e2e.js';
 import { prune } from './prune.js';
+import { slimming } from './slimming.js';
 import { infer, train } from './steps.js';
 
 const questions: Record<string, () => Promise<void>> = {
@@ -16,6 +17,7 @@ const questions: Record<string, () => Promise<void>> = {
   e2e: endToEnd,
   api,
   accuracy,
+  slimming,
 };
 const asked = process.argv.slice(2).filter((word) => !word.startsWith('-'));
 const unknown = asked.filter((word) => !(word in questions));

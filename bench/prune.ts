@@ -102,7 +102,7 @@ type Losses = Record<string, [number, number][]>;
 /** Analysis, ours against brute force and PaddleSlim. Returns the table's file. */
 async function sensitivity(base: string, net: Network, checkpoint: string, data: string): Promise<string> {
   const spec = {
-    ...{ task_type: 'classification', source: { checkpoint, epoch: null }, batch_size: 16, device },
+    ...{ task_type: 'classification', source: { checkpoint, epoch: null }, batch_size: 8, device },
     ...{ dataset: { format: 'image_folder', root: data }, out_dir: join(base, `${net.ours}-prune`) },
   };
   const ours = withSpec(base, 'sensitivity', spec);
@@ -130,7 +130,7 @@ async function sensitivity(base: string, net: Network, checkpoint: string, data:
     peer('paddleslim'),
     [
       ...['bench/peers/paddleslim_peer.py', '--model', net.paddle, '--folder', data, '--size', `${size}`],
-      ...['--layers', `${peerLayers}`, '--threads', `${threads}`, '--batch', '16'],
+      ...['--layers', `${peerLayers}`, '--threads', `${threads}`, '--batch', '8'],
     ],
     1,
     { OMP_NUM_THREADS: `${threads}` },

@@ -189,3 +189,173 @@ describe('segmentation', { concurrency: false }, () => {
     assert.match(failed.message, /JPEGImages\/b\.npy: it has 4 channels, most pictures have 6/);
   });
 });
+
+const xml = (width: number, height: number, objects: [string, number, number, number, number][]): string =>
+  `<annotation><size><width>${width}</width><height>${height}</height><depth>3</depth></size>${objects
+    .map(
+      ([name, x1, y1, x2, y2]) =>
+        `<object><name>${name}</name><bndbox><xmin>${x1}</xmin><ymin>${y1}</ymin><xmax>${x2}</xmax><ymax>${y2}</ymax></bndbox></object>`,
+    )
+    .join('')}</annotation>`;
+
+describe('detection', { concurrency: false }, () => {
+  let did = '';
+
+  it('imports Pascal VOC sets, splits and shows them', async () => {
+    for (let i = 0; i < 8; i += 1) {
+      put('bolts', `JPEGImages/b${i}.png`, picture(800, 300));
+      put(
+        'bolts',
+        `Annotations/b${i}.xml`,
+        xml(800, 300, i % 2 ? [['螺丝', 10, 60, 300, 250]] : [['nut', 400, 80, 700, 280]]),
+      );
+    }
+    put('bolts', 'JPEGImages/none.png', picture(20, 20));
+    put('bolts', 'Annotations/none.xml', xml(20, 20, []));
+    const done = await imported('detection', 'bolts');
+    did = done.did;
+    assert.equal(done.dataset_status, 4, JSON.stringify(done));
+    assert.match(done.message, /1 pictures have no objects/);
+    await server.ok('PUT', '/dataset/split', { did, val_split: 0.25, test_split: 0.25, seed: 1 });
+    const found = await details(did);
+    complete(found);
+    assert.deepEqual(found.labels, ['nut', '螺丝']);
+    assert.equal(found.file_info['JPEGImages/b1.png'], 'Annotations/b1.xml');
+    assert.deepEqual([found.train_files.length, found.val_files.length, found.test_files.length], [5, 2, 2]);
+    const [width, height] = await preview(did, 'JPEGImages/b1.png');
+    assert.deepEqual([width, height], [580, 218]);
+    assert.deepEqual((await preview(did, 'none.png')).slice(0, 2), [20, 20]);
+    const { attr } = await server.ok('GET', '/dataset', { did });
+    const raw = await server.call('GET', '/file', { path: `${attr.path}/Annotations/none.json` });
+    assert.equal(raw.status, -1);
+  });
+
+  it('names the file and the object that is wrong', async () => {
+    put('bolts', 'Annotations/b1.xml', '<annotation><object><name>x</name>');
+    put('bolts', 'Annotations/b2.xml', xml(800, 300, [['', 1, 1, 9, 9]]));
+    const failed = await again(did, 'bolts');
+    assert.equal(failed.dataset_status, 2);
+    assert.match(failed.message, /Annotations\/b1\.xml: the XML is not well formed/);
+    assert.match(failed.message, /Annotations\/b2\.xml: object 1 has no name/);
+  });
+});
+
+describe('instance segmentation', { concurrency: false }, () => {
+  let did = '';
+  const square = (x: number, y: number, side: number) => [x, y, x + side, y, x + side, y + side, x, y + side];
+  const coco = (count: number, category = 2): Json => ({
+    images: Array.from({ length: count }, (_, i) => ({ id: i, file_name: `图${i}.png`, width: 60, height: 50 })),
+    categories: [
+      { id: 2, name: 'zebra' },
+      { id: 1, name: 'ant' },
+    ],
+    annotations: Array.from({ length: count }, (_, i) => ({
+      id: i,
+      image_id: i,
+      category_id: i % 2 ? 1 : category,
+      bbox: [10, 10, 20, 20],
+      area: 400,
+      iscrowd: 0,
+      segmentation: [square(10, 10, 20)],
+    })),
+  });
+
+  it('imports MSCOCO sets, splits and shows them', async () => {
+    for (let i = 0; i < 6; i += 1) put('zoo', `JPEGImages/图${i}.png`, picture(60, 50));
+    put('zoo', 'annotations.json', JSON.stringify(coco(6)));
+    const done = await imported('instance_segmentation', 'zoo');
+    did = done.did;
+    assert.equal(done.dataset_status, 4, JSON.stringify(done));
+    await server.ok('PUT', '/dataset/split', { did, val_split: 0.34, test_split: 0, seed: 2 });
+    const found = await details(did);
+    complete(found);
+    assert.deepEqual(found.labels, ['ant', 'zebra']);
+    const { attr } = await server.ok('GET', '/dataset', { did });
+    const read = (name: string): Json => JSON.parse(readFileSync(join(attr.path, name), 'utf8'));
+    assert.deepEqual(
+      [read('train.json'), read('val.json'), read('test.json')].map((part) => part.images.length),
+      [4, 2, 0],
+    );
+    assert.deepEqual(read('val.json').categories, coco(6).categories);
+    assert.equal(found.file_info['JPEGImages/图0.png'], 'Annotations/图0.npy');
+    const npy = await server.call('GET', '/dataset/npy', { path: `${attr.path}/Annotations/图0.npy` });
+    assert.deepEqual(npy, {
+      h: 50,
+      w: 60,
+      gt_class: ['zebra'],
+      gt_bbox: [[10, 10, 29, 29]],
+      gt_poly: [[square(10, 10, 20)]],
+    });
+    const [width, height, bytes] = await preview(did, 'JPEGImages/图0.png');
+    assert.deepEqual([width, height], [60, 50]);
+    assert.notDeepEqual((await preview(did, 'JPEGImages/图1.png'))[2], bytes);
+    await server.fails('forbidden_path', 'GET', '/dataset/npy', { path: '/etc/passwd' });
+    await server.fails('unsupported', 'GET', '/dataset/npy', { path: `${attr.path}/annotations.json` });
+  });
+
+  it('names the entry that is wrong', async () => {
+    put('zoo', 'annotations.json', JSON.stringify(coco(7, 9)));
+    const failed = await again(did, 'zoo');
+    assert.equal(failed.dataset_status, 2);
+    assert.match(
+      failed.message,
+      /annotations\.json: annotation 0 of image 0 \(图0\.png\): its category 9 is not in categories/,
+    );
+    assert.match(failed.message, /image 6: JPEGImages\/图6\.png is not there/);
+  });
+});
+
+describe('annotations of other tools', { concurrency: false }, () => {
+  it('are recognised and converted', async () => {
+    const shapes = [
+      {
+        label: '猫',
+        shape_type: 'rectangle',
+        points: [
+          [5, 5],
+          [25, 25],
+        ],
+      },
+      {
+        label: 'dog',
+        shape_type: 'polygon',
+        points: [
+          [30, 5],
+          [55, 5],
+          [40, 40],
+        ],
+      },
+    ];
+    for (const name of ['a', 'b', 'c']) {
+      put('labelled', `${name}.png`, picture(60, 50));
+      put('labelled', `${name}.json`, JSON.stringify({ shapes, imagePath: `..\\${name}.png`, imageHeight: 50 }));
+    }
+    for (const [type, labels] of [
+      ['detection', ['猫']],
+      ['segmentation', ['_background_', '猫', 'dog']],
+      ['instance_segmentation', ['dog', '猫']],
+    ] as const) {
+      const done = await imported(type, 'labelled');
+      assert.equal(done.dataset_status, 4, JSON.stringify(done));
+      assert.match(done.message, /converted from labelme/);
+      await server.ok('PUT', '/dataset/split', { did: done.did, val_split: 0.34, test_split: 0 });
+      const found = await details(done.did);
+      complete(found);
+      assert.deepEqual(found.labels, labels);
+      await preview(done.did, 'JPEGImages/a.png');
+    }
+  });
+
+  it('are what `format` says', async () => {
+    const wrong = await imported('detection', 'labelled', { format: 'easydata' });
+    assert.equal(wrong.dataset_status, 2);
+    assert.match(wrong.message, /a\.json: it holds no list of shapes/);
+    const right = await again(wrong.did, 'labelled', { format: 'labelme' });
+    assert.equal(right.dataset_status, 4);
+    const path = join(server.folder, 'labelled');
+    const field = await server.fails('invalid_argument', 'PUT', '/dataset', { did: wrong.did, path, format: 'x' });
+    assert.equal(field.context.field, 'format');
+    const { did } = await server.ok('POST', '/dataset', { name: 'c', desc: '', dataset_type: 'classification' });
+    await server.fails('invalid_argument', 'PUT', '/dataset', { did, path, format: 'labelme' });
+  });
+});

@@ -67,11 +67,6 @@ export function submitted(compute: Compute, request: JobRequest): JobHandle {
   }
 }
 
-/** Refuses what needs annotations that are not there yet. */
-export function requireClassification(type: ProjectType, what: string): void {
-  if (type !== 'classification') throw unsupported(`${what} for ${type} is not available yet.`);
-}
-
 /** Types whose models can be trained and used. */
 const USABLE: readonly ProjectType[] = ['classification', 'segmentation'];
 

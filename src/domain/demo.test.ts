@@ -153,7 +153,7 @@ test('stopping takes an unfinished load back', async (t) => {
   assert.ok('did' in (await demo.load('classification')), 'and it can be loaded again');
 });
 
-test('a project name that is taken; types whose training is not available yet', async (t) => {
+test('a project name that is taken; a type that is not downloaded', async (t) => {
   const harness = await Harness.start(t, { demoDir: archives });
   const { demo, projects, datasets } = harness.services;
   await demo.download('classification');

@@ -5,7 +5,7 @@
 import { cp, lstat, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ARCHIVE_ENDINGS, unpack } from './archive/index.js';
-import { type DomainContext, readType, requireUsable, shown } from './context.js';
+import { type DomainContext, readType, shown } from './context.js';
 import type { DatasetsApi, ProjectsApi, TasksApi, WorkspaceApi } from './contracts.js';
 import { DatasetStatus, DownloadStatus, PROJECT_TYPES, type ProjectType } from './enums.js';
 import { notReady, OarlockError } from './errors.js';
@@ -273,7 +273,6 @@ export class Demo implements DemoApi {
         'Download it first (POST /demo with type "download").',
       );
     }
-    requireUsable(type, 'Loading demos');
     const params = await readParams(join(place, `${SETS[type]}_params.json`), type);
     if (datasets.list().some(({ name }) => name === params.dataset.name))
       return { loading_status: 'dataset already exists' };

@@ -171,7 +171,7 @@ pub fn split_dataset(
     let (index, _) =
         oarlock_datasets::read_index(root, task_type, remote).map_err(|e| thrown(&e))?;
     let index = oarlock_datasets::split(&index, options).map_err(|e| thrown(&e))?;
-    oarlock_datasets::write_split(root, &index).map_err(|e| thrown(&e))?;
+    oarlock_datasets::write_split(root, task_type, &index).map_err(|e| thrown(&e))?;
     Ok(counts(&index))
 }
 
@@ -242,12 +242,13 @@ impl ValidationBatches {
         threads: u32,
     ) -> Result<Self> {
         let root = Path::new(&root);
-        let (index, _) = oarlock_datasets::read_index(root).map_err(|e| thrown(&e))?;
+        let (index, _) = oarlock_datasets::read_index(root, TaskType::Classification, false)
+            .map_err(|e| thrown(&e))?;
         let sample = |&place: &usize| {
-            let (path, label) = &index.files[place];
+            let file = &index.files[place];
             Sample {
-                path: root.join(path),
-                label: *label as i64,
+                path: root.join(&file.picture),
+                label: file.classes.first().map_or(0, |&class| class as i64),
             }
         };
         let samples: Vec<Sample> = index.val.iter().map(sample).collect();

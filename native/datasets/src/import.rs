@@ -1,15 +1,19 @@
 //! The import job: check a folder, copy it, describe it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use oarlock_jobs::{ErrorCode, ImportResult, ImportSpec, JobError, JobEvent, TaskType};
+use oarlock_jobs::{
+    ErrorCode, ImportResult, ImportSpec, JobError, JobEvent, SourceFormat, TaskType,
+};
 
 use serde_json::Value;
 
-use crate::scan::{Listing, join, root_of, scan};
-use crate::sets::{self, Set, Work};
-use crate::{Index, Problems, folder};
+use crate::instances::is_pickle;
+use crate::scan::{Listing, root_of, scan};
+use crate::sets::{self, Later, Set, Work};
+use crate::{Index, Problems, convert, folder};
 use oarlock_files::{copy_file, replace_folder, sibling, sync_tree, write_bytes};
 
 /// Where an import fails, as `context.stage` of its error: tells XCHECKFAIL from XCOPYFAIL.
@@ -44,7 +48,8 @@ struct Import<'a> {
 
 struct Checked {
     root: PathBuf,
-    listing: Listing,
+    /// Path in the source, path in the dataset.
+    copies: Vec<(String, String)>,
     set: Set,
     warnings: Vec<String>,
 }
@@ -58,28 +63,74 @@ impl Import<'_> {
         })?;
         let mut problems = Problems::default();
         let listing = scan(&root, &mut problems);
-        let kind = (self.spec.task_type, self.spec.remote);
-        let set = sets::check(kind, &root, &listing, &self.work, &mut problems)?;
+        let (task_type, remote) = (self.spec.task_type, self.spec.remote);
+        let (copies, set) = match self.foreign(&root, &listing) {
+            Some(format) => {
+                // What lies deeper counts here.
+                problems = Problems::default();
+                problems.warn(format!(
+                    "the annotations were converted from {}",
+                    convert::title(format)
+                ));
+                let converted =
+                    convert::convert(format, task_type, &root, &self.work, &mut problems)?;
+                (converted.copies, converted.set)
+            }
+            None => {
+                let kind = (task_type, remote);
+                let set = sets::check(kind, &root, &listing, &self.work, &mut problems)?;
+                let same = |path: String| (path.clone(), path);
+                (listing.paths().map(same).collect(), set)
+            }
+        };
         let warnings = problems.into_error()?;
         Ok(Checked {
             root,
-            listing,
+            copies,
             set,
             warnings,
         })
     }
 
+    /// The format to convert from, if the folder is not in the format of its type.
+    fn foreign(&self, root: &Path, listing: &Listing) -> Option<SourceFormat> {
+        let ImportSpec {
+            task_type,
+            remote,
+            format,
+            dest,
+            ..
+        } = self.spec;
+        match format {
+            Some(SourceFormat::Native) => None,
+            // What is described in its own place is not changed.
+            _ if Path::new(dest)
+                .canonicalize()
+                .is_ok_and(|place| place == root) =>
+            {
+                None
+            }
+            Some(SourceFormat::Coco) if *task_type == TaskType::InstanceSegmentation => {
+                Some(SourceFormat::Coco)
+                    .filter(|_| !convert::is_native(*task_type, listing, *remote))
+            }
+            Some(format) if *task_type != TaskType::Classification => Some(*format),
+            _ if convert::is_native(*task_type, listing, *remote) => None,
+            _ => convert::recognise(root),
+        }
+    }
+
     fn place(&self, checked: Checked) -> Result<ImportResult, JobError> {
         let Checked {
             root,
-            listing,
-            set: Set { index, made },
+            copies,
+            set: Set { index, made, later },
             warnings,
         } = checked;
         let dest = Path::new(&self.spec.dest);
         let place = std::fs::canonicalize(dest).unwrap_or_else(|_| dest.to_owned());
         let details = index.details();
-        let written = written(&index, made, &details);
+        let written = written(self.spec.task_type, &index, made, &details);
         let result = |files: u64| ImportResult {
             details,
             split: index.split,
@@ -93,6 +144,12 @@ impl Import<'_> {
                     write_bytes(&file, content).map_err(|e| named(name, e))?;
                 }
             }
+            for item in 0..later.as_ref().map_or(0, |later| later.count) {
+                self.work.stopped()?;
+                later
+                    .as_ref()
+                    .map_or(Ok(()), |later| make_in_place(&place, later, item))?;
+            }
             return Ok(result(0));
         }
         if root.starts_with(&place) {
@@ -103,7 +160,11 @@ impl Import<'_> {
         let temporary = sibling(&place, "import");
         remove_leftovers(&place);
         let copied = self
-            .copy(&root, &listing, &written, &temporary)
+            .copy(&root, &copies, &temporary)
+            .and_then(|files| {
+                self.make(&temporary, &written, later.as_ref())?;
+                Ok(files)
+            })
             .and_then(|files| {
                 replace_folder(&temporary, &place).map_err(|e| named(&self.spec.dest, e))?;
                 Ok(files)
@@ -117,55 +178,96 @@ impl Import<'_> {
     fn copy(
         &self,
         root: &Path,
-        listing: &Listing,
-        written: &[(String, Vec<u8>)],
+        files: &[(String, String)],
         target: &Path,
     ) -> Result<u64, JobError> {
-        for (folder, files) in &listing.folders {
-            if folder.is_empty() || !files.is_empty() {
-                let path = if folder.is_empty() {
-                    target.to_owned()
-                } else {
-                    target.join(folder)
-                };
-                std::fs::create_dir_all(path).map_err(|e| named(folder, e))?;
-            }
-        }
-        let files: Vec<String> = listing
-            .folders
+        let folders = files
             .iter()
-            .flat_map(|(folder, files)| files.iter().map(move |file| join(folder, file)))
-            .collect();
+            .filter_map(|(_, to)| Some(to.rsplit_once('/')?.0));
+        let folders: BTreeSet<&str> = folders.chain([""]).collect();
+        for folder in folders {
+            std::fs::create_dir_all(target.join(folder)).map_err(|e| named(folder, e))?;
+        }
         // One failure is enough: the disk is full or broken for the others too.
         let failed = AtomicBool::new(false);
         let errors = self.work.each(COPYING, files.len(), &|item| {
             if failed.load(Ordering::Relaxed) {
                 return None;
             }
-            let name = &files[item];
-            let error = copy_file(&root.join(name), &target.join(name)).err()?;
+            let (name, to) = &files[item];
+            let error = copy_file(&root.join(name), &target.join(to)).err()?;
             failed.store(true, Ordering::Relaxed);
             Some(named(name, error))
         })?;
         if let Some((_, error)) = errors.into_iter().next() {
             return Err(error);
         }
-        for (name, content) in written {
-            std::fs::write(target.join(name), content).map_err(|e| named(name, e))?;
-        }
-        sync_tree(target).map_err(|e| named("the copy", e))?;
-        self.work.stopped()?;
         Ok(files.len() as u64)
     }
+
+    /// Writes what the import adds to the copied files.
+    fn make(
+        &self,
+        target: &Path,
+        written: &[(String, Vec<u8>)],
+        later: Option<&Later>,
+    ) -> Result<(), JobError> {
+        if let Some(Later { count, make }) = later {
+            let failed = |item| {
+                let (name, content) = make(item);
+                put(target, &name, &content).err()
+            };
+            let errors = self.work.quietly(*count, &failed)?;
+            if let Some((_, error)) = errors.into_iter().next() {
+                return Err(error);
+            }
+        }
+        for (name, content) in written {
+            put(target, name, content)?;
+        }
+        sync_tree(target).map_err(|e| named("the copy", e))?;
+        self.work.stopped()
+    }
+}
+
+fn put(target: &Path, name: &str, content: &[u8]) -> Result<(), JobError> {
+    let path = target.join(name);
+    let written = path
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(&path, content));
+    written.map_err(|e| named(name, e))
+}
+
+/// A file of a set that is described in its own place; pickles of PaddleX stay for the old server.
+fn make_in_place(place: &Path, later: &Later, item: usize) -> Result<(), JobError> {
+    let (name, content) = (later.make)(item);
+    let path = place.join(&name);
+    let old = std::fs::read(&path).ok();
+    if old
+        .as_ref()
+        .is_some_and(|old| *old == content || is_pickle(old))
+    {
+        return Ok(());
+    }
+    path.parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| write_bytes(&path, &content))
+        .map_err(|e| named(&name, e))
 }
 
 /// What an import writes besides the copied files. The list files of a dataset that came split keep
 /// their meaning, but get the one form that training reads: UTF-8, `/`, two columns.
-fn written(index: &Index, made: Vec<(String, Vec<u8>)>, details: &Value) -> Vec<(String, Vec<u8>)> {
+fn written(
+    task_type: TaskType,
+    index: &Index,
+    made: Vec<(String, Vec<u8>)>,
+    details: &Value,
+) -> Vec<(String, Vec<u8>)> {
     let text = |(name, text): (&str, String)| (name.to_owned(), text.into_bytes());
     let mut files = made;
     files.push(text(("statis.json", details.to_string())));
-    if index.split {
+    if index.split && task_type != TaskType::InstanceSegmentation {
         files.extend(index.lists().map(text));
     }
     files

@@ -5,6 +5,8 @@
 mod cache;
 mod check;
 mod classify;
+pub mod coco;
+mod convert;
 mod detect;
 mod detect_pipeline;
 mod error;
@@ -27,6 +29,7 @@ mod sets;
 mod source;
 mod split;
 mod text;
+pub mod voc;
 
 pub use cache::ImageCache;
 pub use check::check_picture;

@@ -6,14 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use oarlock_imaging::{
-    Image, ImageError, Limits, Raster, channel_statistics, decode, decode_label_map, decode_raster,
-    draw_label_map, encode_png, read_file, with_legend,
+    BBox, DrawnObject, Image, ImageError, LABEL_PICTURE_SIDE, Limits, Polygon, Raster,
+    channel_statistics, decode, decode_label_map, decode_raster, draw_label_map, draw_objects,
+    encode_png, fit_within, plan, read_file, with_legend,
 };
 use oarlock_jobs::{ErrorCode, JobError, TaskType};
 use serde::Deserialize;
 
+use crate::instances::Instances;
 use crate::scan::is_raster_name;
 use crate::sets::Channels;
+use crate::voc::VocAnnotation;
 
 /// How a preview is drawn.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -53,9 +56,8 @@ pub fn draw_labels(
     };
     let drawn = match task_type {
         TaskType::Segmentation => sources.segmentation(options)?,
-        _ => {
-            return Err(JobError::new(ErrorCode::Unsupported, "not available yet"));
-        }
+        TaskType::Detection => sources.detection()?,
+        _ => sources.instances()?,
     };
     Ok(encode_png(&drawn)?)
 }
@@ -69,15 +71,84 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The content of a file of the dataset; links out of it are not followed.
     fn bytes(&self, name: &str) -> Result<Vec<u8>, JobError> {
+        read_file(&self.inside(name)?, &Limits::default()).map_err(|e| named(name, e))
+    }
+
+    /// The real path of a file of the dataset; links out of it are not followed.
+    fn inside(&self, name: &str) -> Result<PathBuf, JobError> {
         let path = self.root.join(name);
         let real = path.canonicalize().map_err(|e| named(name, e.into()))?;
         if !real.starts_with(self.root) {
             let text = format!("{name} leads out of the dataset");
             return Err(JobError::new(ErrorCode::ForbiddenPath, text));
         }
-        read_file(&real, &Limits::default()).map_err(|e| named(name, e))
+        Ok(real)
+    }
+
+    /// The picture and its size, decoded no larger than the preview needs.
+    fn picture(&self) -> Result<(Image, (usize, usize)), JobError> {
+        let limits = Limits::default();
+        let bytes = self.bytes(self.name)?;
+        let full = plan(&bytes, &limits, None).map_err(|e| named(self.name, e))?;
+        let full = full.info.display_size();
+        let (w, h) = fit_within(full.0, full.1, LABEL_PICTURE_SIDE);
+        let image = decode(&bytes, &limits, Some((w, h))).map_err(|e| named(self.name, e))?;
+        Ok((image, full))
+    }
+
+    /// Boxes of the full picture drawn into it; things whose class is no label are left out.
+    fn draw(
+        &self,
+        things: impl Iterator<Item = (String, BBox, Vec<Polygon>)>,
+    ) -> Result<Image, JobError> {
+        let (image, full) = self.picture()?;
+        let mut sorted: Vec<&String> = self.known.labels.iter().collect();
+        sorted.sort_unstable();
+        let (sx, sy) = (
+            image.width() as f32 / full.0.max(1) as f32,
+            image.height() as f32 / full.1.max(1) as f32,
+        );
+        let objects: Vec<DrawnObject> = things
+            .filter_map(|(name, b, polygons)| {
+                let place = sorted.binary_search(&&name).ok()?;
+                let scaled = |p: Polygon| p.into_iter().map(|[x, y]| [x * sx, y * sy]).collect();
+                Some(DrawnObject {
+                    bbox: BBox::new(b.x1 * sx, b.y1 * sy, b.x2 * sx, b.y2 * sy),
+                    polygons: polygons.into_iter().map(scaled).collect(),
+                    name,
+                    colour: place + 1,
+                    ..DrawnObject::default()
+                })
+            })
+            .collect();
+        draw_objects(&image, &objects, Some(LABEL_PICTURE_SIDE)).map_err(|e| named(self.name, e))
+    }
+
+    fn detection(&self) -> Result<Image, JobError> {
+        let path = self.inside(self.annotation)?;
+        let read = VocAnnotation::read(&path).map_err(|error| {
+            let text = format!("{}: {error}", self.annotation);
+            JobError::new(ErrorCode::InvalidData, text)
+        })?;
+        self.draw(
+            read.objects
+                .into_iter()
+                .map(|o| (o.name, o.bbox, Vec::new())),
+        )
+    }
+
+    fn instances(&self) -> Result<Image, JobError> {
+        let read = Instances::read(&self.inside(self.annotation)?)?;
+        let things = (0..read.gt_class.len().min(read.gt_bbox.len())).map(|i| {
+            let [x1, y1, x2, y2] = read.gt_bbox[i];
+            (
+                read.gt_class[i].clone(),
+                BBox::new(x1, y1, x2, y2),
+                read.polygons(i),
+            )
+        });
+        self.draw(things)
     }
 
     fn segmentation(&self, options: &PreviewOptions) -> Result<Image, JobError> {

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use oarlock_imaging::Rng;
-use oarlock_jobs::{ErrorCode, JobError};
+use oarlock_jobs::{ErrorCode, JobError, TaskType};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Index;
+use crate::coco::write_parts;
 use oarlock_files::write_bytes;
 
 /// How to split.
@@ -109,9 +110,16 @@ fn stratified(index: &Index, order: &[usize], sizes: [usize; 3]) -> Vec<usize> {
     parts.concat()
 }
 
-/// Writes `labels.txt`, the list files and `statis.json`, each atomically; the training list last,
-/// because its presence is what marks a dataset as split.
-pub fn write_split(root: &Path, index: &Index) -> Result<Value, JobError> {
+/// Writes `labels.txt` and the list files, of instance segmentation `train.json`, `val.json` and
+/// `test.json`, and `statis.json`, each atomically; the training list last, because its presence is what
+/// marks a dataset as split.
+pub fn write_split(root: &Path, task_type: TaskType, index: &Index) -> Result<Value, JobError> {
+    if task_type == TaskType::InstanceSegmentation {
+        let details = index.details();
+        write_parts(root, index)?;
+        write_bytes(&root.join("statis.json"), details.to_string().as_bytes())?;
+        return Ok(details);
+    }
     let details = index.details();
     let [first @ .., train] = index.lists();
     let texts = first

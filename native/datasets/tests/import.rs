@@ -465,7 +465,12 @@ fn splitting_writes_lists_that_training_reads() {
         seed: 1,
         stratify: true,
     };
-    let details = write_split(&bench.dest, &split(&index, options).unwrap()).unwrap();
+    let details = write_split(
+        &bench.dest,
+        TaskType::Classification,
+        &split(&index, options).unwrap(),
+    )
+    .unwrap();
     assert_eq!(details["val_files"].as_array().unwrap().len(), 3);
     let (again, warnings) = read_index(&bench.dest, TaskType::Classification, false).unwrap();
     assert!(again.split && warnings.is_empty());

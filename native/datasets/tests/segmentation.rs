@@ -65,7 +65,12 @@ fn pairs_are_imported_split_and_opened_for_training() {
         seed: 1,
         stratify: false,
     };
-    let details = write_split(&bench.dest, &split(&index, options).unwrap()).unwrap();
+    let details = write_split(
+        &bench.dest,
+        TaskType::Segmentation,
+        &split(&index, options).unwrap(),
+    )
+    .unwrap();
     assert_eq!(bench.text("labels.txt"), "0\n1\n2\n");
     let line = bench.text("val_list.txt");
     let line = line.lines().next().unwrap();
@@ -334,7 +339,12 @@ fn remote_sensing_sets_get_the_numbers_of_their_channels() {
         seed: 1,
         stratify: false,
     };
-    write_split(&bench.dest, &split(&index, options).unwrap()).unwrap();
+    write_split(
+        &bench.dest,
+        TaskType::Segmentation,
+        &split(&index, options).unwrap(),
+    )
+    .unwrap();
     for list in ["train_list.txt", "val_list.txt"] {
         assert_eq!(read_segment_list(&bench.dest, list).unwrap().len(), 1);
     }

@@ -282,6 +282,27 @@ fn operations() -> Vec<(String, Build)> {
             Box::new(move |g, a, _| g.plain(Op::Upsample { scale: 2, bilinear }, &[a])),
         ));
     }
+    for align_corners in [false, true] {
+        list.push((
+            format!("resize, corners {align_corners}"),
+            Box::new(move |g, a, b| {
+                let small = g.max_pool(a, 3, 2, 1);
+                let pixel = g.global_avg_pool(b);
+                let large = g.resize(small, b, align_corners);
+                let all = g.resize(pixel, small, align_corners);
+                let all = g.resize(all, b, align_corners);
+                g.concat(&[large, b, all])
+            }),
+        ));
+    }
+    list.push((
+        "padding of a strided convolution".into(),
+        Box::new(|g, a, _| {
+            let (kernel, stride) = ([3; 2], [2; 2]);
+            let padded = g.plain(Op::SamePad { kernel, stride }, &[a]);
+            g.conv("c", padded, Conv::new(12, 3).stride(2).padding(0))
+        }),
+    ));
     list.push((
         "grouped, dilated and depthwise convolution".into(),
         Box::new(|g, a, _| {

@@ -2,12 +2,14 @@
 //!
 //! Convolutions: He et al. 2015, normal with variance 2 / fan-out, where fan-out is
 //! `kernel area · out_channels / groups` (torchvision's choice, corrected for groups so that
-//! depthwise layers keep the variance). Linear: uniform in ±1/√fan-in (PyTorch and PaddleClas).
+//! depthwise layers keep the variance). Linear: uniform in ±1/√fan-in (PyTorch and PaddleClas); so are the
+//! convolutions that make a network's outputs, as in PyTorch: their fan-out is the number of classes, and a
+//! training should begin with small logits.
 //! Biases 0; batch norm scale 1, shift 0, mean 0, variance 1.
 
 use rayon::prelude::*;
 
-use crate::{Graph, HostTensor, Op, Param, ParamKind, WeightMap};
+use crate::{Graph, HostTensor, NodeId, Op, Param, ParamKind, WeightMap};
 
 /// How a parameter begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,23 +45,43 @@ pub fn init_of(op: &Op, param: &Param) -> Init {
                 std: (2.0 / fan_out.max(1) as f64).sqrt(),
             }
         }
-        (ParamKind::Weight, Op::Linear { in_features, .. }) => Init::Uniform {
-            bound: 1.0 / ((*in_features).max(1) as f64).sqrt(),
-        },
+        (ParamKind::Weight, Op::Linear { in_features, .. }) => uniform(*in_features),
         (ParamKind::NormScale | ParamKind::RunningVar, _) => Init::Constant(1.0),
         _ => Init::Constant(0.0),
     }
 }
 
+fn uniform(fan_in: usize) -> Init {
+    let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
+    Init::Uniform { bound }
+}
+
+/// The convolutions and linear layers that make the outputs, which may be enlarged after them.
+fn heads(graph: &Graph) -> Vec<NodeId> {
+    let source = |mut id: NodeId| {
+        while let Op::Resize { .. } = graph.nodes[id].op {
+            id = graph.nodes[id].inputs[0];
+        }
+        id
+    };
+    graph.outputs.iter().map(|o| source(o.node)).collect()
+}
+
 /// Fresh weights for the whole graph. A parameter's values depend on the seed and its name only,
-/// so two networks that share layers begin them alike.
+/// so two networks that share layers begin them alike (heads aside).
 pub fn init_weights(graph: &Graph, seed: u64) -> WeightMap {
+    let heads = heads(graph);
     let jobs: Vec<(String, Param, Init)> = graph
         .nodes
         .iter()
-        .flat_map(|node| {
+        .enumerate()
+        .flat_map(|(id, node)| {
+            let head = heads.contains(&id);
             node.op.params().into_iter().map(move |param| {
-                let init = init_of(&node.op, &param);
+                let init = match param.kind {
+                    ParamKind::Weight if head => uniform(param.shape[1..].iter().product()),
+                    _ => init_of(&node.op, &param),
+                };
                 (format!("{}.{}", node.name, param.suffix), param, init)
             })
         })

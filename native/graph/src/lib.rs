@@ -8,7 +8,7 @@
 //! | shapes | [`infer_shapes`] |
 //! | parameters, multiply–accumulates | [`cost`], [`parameter_count`] |
 //! | initial weights | [`init_weights`] |
-//! | inference graph | [`fold_batch_norm`] |
+//! | inference graph | [`fold_batch_norm`], [`Graph::without_auxiliary`] |
 //! | channels that must be removed together | [`channel_groups`] |
 //! | fewer channels | [`prune()`], [`mask`], [`unit_scores`], [`plan_for_flops`] |
 //! | values to keep so that only a suffix runs | [`cut_points`], [`plan_cuts`] |

@@ -27,8 +27,8 @@ mod xception;
 mod xception_deeplab;
 
 pub use segment::{
-    canonical_backbone, canonical_segmenter, segmenter, segmenter_backbones, segmenter_names,
-    segmenter_of,
+    backbone_names, canonical_backbone, canonical_segmenter, segmenter, segmenter_backbones,
+    segmenter_names, segmenter_of,
 };
 pub use size::{InputSize, input_size};
 

@@ -1,4 +1,4 @@
-//! Every classifier as a quantized file: structure. Numbers: `native/graph/tests/quantize.rs`.
+//! Every network as a quantized file: structure. Numbers: `native/graph/tests/quantize.rs`.
 
 use std::collections::HashSet;
 
@@ -6,14 +6,27 @@ use oarlock_graph::onnx::{self, OnnxOptions, proto::ModelProto};
 use oarlock_graph::{
     Op, Range, calibration_values, fold_batch_norm, init_weights, parameter_count, quantize,
 };
-use oarlock_zoo::{classifier, classifier_names};
+use oarlock_zoo::{
+    Origin, classifier, classifier_names, segmenter_backbones, segmenter_names, segmenter_of,
+};
 use prost::Message;
 
 #[test]
-fn every_classifier_is_written_quantized() {
-    for name in classifier_names() {
-        let graph = classifier(name, 10).unwrap();
-        if parameter_count(&graph) > 30_000_000 && *name != "AlexNet" {
+fn every_network_is_written_quantized() {
+    let classifiers = classifier_names()
+        .iter()
+        .map(|&n| (n, classifier(n, 10).unwrap()));
+    let segmenters = segmenter_names().iter().flat_map(|&n| {
+        // The kinds of backbones; `None` is the default.
+        let backbones = [None, Some("Xception41"), Some("MobileNetV2_x0.25")];
+        let count = segmenter_backbones(n).len().clamp(1, 3);
+        backbones
+            .map(|b| (n, segmenter_of(n, b, 10, 3, Origin::Paddle).unwrap().0))
+            .into_iter()
+            .take(count)
+    });
+    for (name, graph) in classifiers.chain(segmenters) {
+        if parameter_count(&graph) > 30_000_000 && name != "AlexNet" {
             continue; // the same structure as its smaller relatives, at ten times the time
         }
         let weights = init_weights(&graph, 1);

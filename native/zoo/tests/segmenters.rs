@@ -1,4 +1,7 @@
 //! Every segmenter: names, sizes, outputs, weights' names, export.
+//!
+//! What they compute is compared with PaddleX's own networks in `native/engine/tests/segmenters.rs`, what the
+//! exported files compute with the engine in `test/parity.test.ts`.
 
 use std::collections::HashSet;
 

@@ -33,6 +33,17 @@ export class ImportContext {
     return undefined;
   }
 
+  /** Statistics of a folder whose pickle is lost, read from its lists and annotations; `undefined` (with a warning) if it is faulty. */
+  async readAgain(folder: string, type: ProjectType, remote: boolean): Promise<unknown> {
+    try {
+      const answer = await this.calls.light<unknown>('datasetDetails', folder, type, remote);
+      return typeof answer === 'string' ? JSON.parse(answer) : answer;
+    } catch (error) {
+      this.warnings.push(`${folder} cannot be read again: ${(error as Error).message.slice(0, 500)}`);
+      return undefined;
+    }
+  }
+
   warn(message: string): void {
     this.warnings.push(message);
   }

@@ -38,7 +38,7 @@ export async function importDataset(
     state.status === DatasetStatus.XSPLITED ||
     found === undefined
   ) {
-    details = await readDetails(context, place.path, type.type);
+    details = await readDetails(context, place.path, type);
     if (details !== undefined) {
       state = {
         status: details.train_files.length > 0 ? DatasetStatus.XSPLITED : DatasetStatus.XCOPYDONE,
@@ -71,10 +71,14 @@ export async function importDataset(
 async function readDetails(
   context: ImportContext,
   folder: string,
-  type: ProjectType,
+  { type, remote }: { type: ProjectType; remote?: true },
 ): Promise<DatasetDetails | undefined> {
   const pickled = completeDetails(await context.pickle(join(folder, 'statis.pkl'), 'statis'));
-  const details = pickled ?? (type === 'classification' ? await rebuildClassification(folder) : undefined);
+  const details =
+    pickled ??
+    (type === 'classification'
+      ? await rebuildClassification(folder)
+      : completeDetails(await context.readAgain(folder, type, remote === true)));
   if (details === undefined) return undefined;
   const target = join(folder, 'statis.json');
   if (!(await isFile(target))) await writeFileAtomic(target, JSON.stringify(details));

@@ -4,6 +4,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { png } from '../../../test/lib/pictures.js';
 import { type OpenedStore, openStore } from '../../store/open.js';
 import { silentLog } from '../../store/testing/records.js';
 import { DatasetStatus, PredictStatus, PretrainedModelStatus, PruneStatus, TaskStatus } from '../enums.js';
@@ -194,6 +195,34 @@ test('lost statistics of a classification set are made again from its lists or f
   await importWorkspace(unsplit, db2, light);
   assert.equal(db2.get('dataset', 'D0001')?.status, DatasetStatus.XCOPYDONE);
   assert.deepEqual(db2.get('dataset', 'D0001')?.counts, { labels: 2, train: 0, val: 0, test: 0 });
+});
+
+test('lost statistics of the other types are read again from their folders', async () => {
+  const root = await workspace();
+  const old = messages();
+  const [first] = Object.values(old.datasets ?? {});
+  assert.ok(first);
+  first.type = 'detection';
+  await writeCopy(root, 'stable', old);
+  const set = join(root, 'datasets/D0001');
+  await rm(set, { recursive: true });
+  for (const [folder, name, content] of [
+    ['JPEGImages', 'a.png', png(20, 10, 3, new Uint8Array(600))],
+    [
+      'Annotations',
+      'a.xml',
+      '<a><object><name>nut</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></a>',
+    ],
+    ['', 'XCOPYDONE', ''],
+  ] as const) {
+    await mkdir(join(set, folder), { recursive: true });
+    await writeFile(join(set, folder, name), content);
+  }
+  const db = await store(root);
+  await importWorkspace(root, db, light);
+  assert.equal(db.get('dataset', 'D0001')?.status, DatasetStatus.XCOPYDONE);
+  const details = JSON.parse(await readFile(join(set, 'statis.json'), 'utf8'));
+  assert.deepEqual(details.label_info, { nut: ['JPEGImages/a.png'] });
 });
 
 test('folders that are gone do not lose the records', async () => {

@@ -31,9 +31,12 @@ test('backbones: renamed ones silently, impossible ones with a warning', () => {
   assert.deepEqual(choose('detection', 'FasterRCNN', 'HRNet_W18'), { backbone: 'HRNet_W18' });
   assert.equal(choose('detection', 'FasterRCNN', 'ResNet18').backbone, 'ResNet34');
   assert.equal(choose('instance_segmentation', 'MaskRCNN', 'ResNet18').backbone, 'ResNet50');
-  const old = choose('segmentation', 'DeepLabv3+', 'Xception65');
-  assert.equal(old.backbone, 'ResNet50_vd');
-  assert.match(old.warning ?? '', /no backbone "Xception65"/);
+  // Of older builds.
+  for (const backbone of ['Xception65', 'MobileNetV2_x0.25', 'MobileNetV3_large_x1_0_ssld'])
+    assert.deepEqual(choose('segmentation', 'DeepLabv3+', backbone), { backbone });
+  const unknown = choose('segmentation', 'DeepLabv3+', 'VGG16');
+  assert.equal(unknown.backbone, 'ResNet50_vd');
+  assert.match(unknown.warning ?? '', /no backbone "VGG16"/);
   assert.deepEqual(choose('segmentation', 'U-Net', 'ResNet50_vd'), { backbone: undefined });
   assert.deepEqual(choose('classification', 'ResNet50', 'NA'), { backbone: undefined });
 });

@@ -37,6 +37,12 @@ const CLASSIFIERS = [
   ...['Xception71', 'ShuffleNetV2_swish', 'PPLCNet', 'PPLCNet_ssld'],
 ];
 
+/** The page offers the first two; the others are those of older builds. */
+const DEEPLAB_BACKBONES = [
+  ...['ResNet50_vd', 'ResNet101_vd', 'Xception41', 'Xception65', 'MobileNetV2_x0.25', 'MobileNetV2_x0.5'],
+  ...['MobileNetV2_x1.0', 'MobileNetV2_x1.5', 'MobileNetV2_x2.0', 'MobileNetV3_large_x1_0_ssld'],
+];
+
 const RCNN_BACKBONES = ['ResNet50', 'ResNet50_vd', 'ResNet50_vd_ssld'];
 
 const OTHERS: readonly ModelInfo[] = [
@@ -52,7 +58,7 @@ const OTHERS: readonly ModelInfo[] = [
   model('PPYOLOTiny', 'detection', 'yolo', ['MobileNetV3']),
   model('PPYOLOv2', 'detection', 'yolo', ['ResNet50_vd_dcn', 'ResNet101_vd_dcn']),
   model('PicoDet', 'detection', 'picodet', ['ESNet_m', 'ESNet_s', 'ESNet_l', 'LCNet', 'MobileNetV3', 'ResNet18_vd']),
-  model('DeepLabV3P', 'segmentation', 'segmenter', ['ResNet50_vd', 'ResNet101_vd']),
+  model('DeepLabV3P', 'segmentation', 'segmenter', DEEPLAB_BACKBONES),
   model('BiSeNetV2', 'segmentation', 'segmenter', []),
   model('UNet', 'segmentation', 'segmenter', []),
   model('HRNet_W18', 'segmentation', 'segmenter', []),

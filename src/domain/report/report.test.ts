@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import excel from 'exceljs';
 import { writeReport } from './index.js';
-import { layoutReport, MAX_MATRIX } from './layout.js';
+import { layoutReport, MAX_MATRIX, Ratio } from './layout.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'oarlock-report-'));
 after(() => rm(folder, { recursive: true, force: true }));
@@ -31,6 +31,38 @@ const CLASSIFICATION = {
 
 test('a folder that is gone is an error and leaves nothing', async () => {
   await assert.rejects(writeReport(join(folder, 'none'), 'T0001', CLASSIFICATION), /ENOENT/);
+});
+
+test('a segmentation report: matrix of pixels, means, one row a class', () => {
+  const rows = layoutReport({
+    label_list: ['background', 'disc'],
+    epoch: null,
+    Confusion_Matrix: [
+      [251034, 812],
+      [640, 9658],
+    ],
+    Mean_IoU: 0.929,
+    Mean_Acc: 0.99446,
+    PRIoU: {
+      background: { precision: 0.997, recall: 0.997, iou: 0.994 },
+      disc: { precision: -1, recall: 0.938, iou: 0 },
+    },
+  });
+  const text = rows.map((row) => row.map((cell) => (cell instanceof Ratio ? cell.value : cell)));
+  assert.deepEqual(text.slice(0, 4), [
+    ['混淆矩阵'],
+    [null, '类别（Class）', 'background', 'disc'],
+    [null, 'background', 251034, 812],
+    [null, 'disc', 640, 9658],
+  ]);
+  const at = (title: string): number => text.findIndex(([first]) => first === title);
+  assert.deepEqual(text[at('平均交并比（mIoU）') + 1], [null, 0.929]);
+  assert.deepEqual(text[at('平均准确率（mAcc）') + 1], [null, 0.9945]);
+  assert.deepEqual(text.slice(at('整体平均指标') + 1, at('整体平均指标') + 4), [
+    [null, '类别（Class）', '精准率（Precision）', '召回率（Recall）', '交并比（IoU）'],
+    [null, 'background', 0.997, 0.997, 0.994],
+    [null, 'disc', 'nan', 0.938, 0],
+  ]);
 });
 
 test('odd reports make odd sheets, not crashes', () => {

@@ -39,7 +39,8 @@ export function evaluateRoutes({ jobs }: EvaluateServices): Route[] {
     defineRoute({
       method: 'post',
       path: '/project/task/evaluate',
-      summary: 'Reports on the validation set: confusion matrix, precision, recall, F1, AUC, top-k accuracy',
+      summary:
+        'Reports on the validation set: confusion matrix, precision, recall, F1, AUC and top-k accuracy of classes; IoU of label maps, where Mean_Acc is the share of right pixels and a class without any counts as IoU 0',
       tag: 'evaluation',
       input: z.object({
         tid,

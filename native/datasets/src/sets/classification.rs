@@ -27,6 +27,6 @@ pub fn check(
     }
     Ok(Set {
         index,
-        made: Vec::new(),
+        ..Set::default()
     })
 }

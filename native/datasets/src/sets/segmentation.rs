@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use oarlock_imaging::{
-    IGNORE, ImageError, Limits, Pixels, Plane, decode_label_map, decode_raster, decode_region,
-    plan, read_file,
+    IGNORE, ImageError, Limits, Pixels, Plane, decode_label_map, decode_raster, read_file,
 };
 use oarlock_jobs::JobError;
 
 use super::channels::{self, CHANNELS_FILE, Measured};
+use super::fault::{Fault, picture_size};
 use super::pairs::{self, Kind};
 use super::{Set, Work};
-use crate::check::remedy;
 use crate::folder::LABELS;
 use crate::import::CHECKING;
 use crate::scan::{Listing, is_picture_name, is_raster_name};
@@ -29,23 +28,6 @@ const RASTERS: Kind = Kind {
     pictures: ".npy, .tif, .tiff, .jpg, .jpeg, .png, .bmp",
     ..PICTURES
 };
-
-/// What is wrong with one file.
-struct Fault {
-    file: String,
-    reason: String,
-    remedy: String,
-}
-
-impl Fault {
-    fn of(file: &str, error: &ImageError) -> Self {
-        Self {
-            file: file.to_owned(),
-            reason: error.to_string(),
-            remedy: remedy(error).to_owned(),
-        }
-    }
-}
 
 /// What one picture and its label map hold.
 struct Looked {
@@ -80,7 +62,7 @@ pub fn check(
         pictures.push(result.map_or_else(
             |fault| {
                 faults += 1;
-                problems.add(fault.file, None, fault.reason, fault.remedy);
+                fault.tell(problems);
                 None
             },
             Some,
@@ -121,7 +103,11 @@ pub fn check(
     if remote {
         made.extend(channel_file(&index.files, pictures, problems));
     }
-    Ok(Set { index, made })
+    Ok(Set {
+        index,
+        made,
+        ..Set::default()
+    })
 }
 
 /// A set of rasters that was created as one of pictures looks empty otherwise.
@@ -148,21 +134,15 @@ fn hint_at_rasters(listing: &Listing, problems: &mut Problems) {
 fn look(root: &Path, file: &Entry, set: Option<usize>) -> Result<Looked, Fault> {
     let limits = Limits::default();
     let picture = |e: ImageError| Fault::of(&file.picture, &e);
-    let bytes = read_file(&root.join(&file.picture), &limits).map_err(picture)?;
     let (size, measured) = match set {
         Some(total) => {
+            let bytes = read_file(&root.join(&file.picture), &limits).map_err(picture)?;
             let raster = decode_raster(&bytes, &limits).map_err(picture)?;
             let measured = Measured::of(&raster, total);
             ((raster.width(), raster.height()), Some(measured))
         }
-        None => {
-            // At 1/8 every coded bit of a JPEG is still read, but hardly any pixel computed.
-            let plan = plan(&bytes, &limits, Some((1, 1))).map_err(picture)?;
-            decode_region(&bytes, &plan, None).map_err(picture)?;
-            (plan.info.display_size(), None)
-        }
+        None => (picture_size(root, &file.picture)?, None),
     };
-    drop(bytes);
     let map = read_map(root, file)?;
     if map.size() != size {
         let ((w, h), (mw, mh)) = (size, map.size());

@@ -70,4 +70,15 @@ impl Work<'_> {
         self.tell(stage, total, total);
         Ok(results)
     }
+
+    /// [`Work::each`] without progress.
+    pub fn quietly<T: Send>(
+        &self,
+        total: usize,
+        work: &(dyn Fn(usize) -> Option<T> + Sync),
+    ) -> Result<Vec<(usize, T)>, JobError> {
+        let results = parallel(total, self.threads(), self.cancel, &|_| {}, work);
+        self.stopped()?;
+        Ok(results)
+    }
 }

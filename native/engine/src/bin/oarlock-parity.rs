@@ -1,6 +1,10 @@
 //! Writes a network as ONNX beside the engine's own results, for a comparison by another runtime.
 //!
-//! `oarlock-parity --model NAME[,NAME…]|all --image FILE[,FILE…] --out DIR [--classes N] [--size S] [--seed N]`
+//! `oarlock-parity --model NAME[,NAME…]|all --image FILE[,FILE…] --out DIR [--classes N] [--size S] [--seed N]
+//! [--origin torch|paddle]`
+//!
+//! A segmenter is called `NAME` or `NAME/BACKBONE`; its images have two thirds of the height, so that nothing
+//! mistakes height for width.
 //!
 //! Weights are random but live: batch norm statistics are those of the images, slightly disturbed, so
 //! that activations stay in the range that trained networks have and folding has something to fold.
@@ -8,13 +12,13 @@
 //! network as training does: with full random branches two hundred layers multiply every rounding error a
 //! thousandfold.
 //! For each model `DIR/<model>/` gets `model.onnx` (batch norm folded, output `logits`), `input.f32`
-//! (images × 3 × S × S, normalised, little-endian) and `logits.f32`; one JSON line a model tells shapes
+//! (images × 3 × height × width, normalised, little-endian) and `logits.f32`; one JSON line a model tells shapes
 //! and `fold_difference`, the greatest difference of the network with and without folding.
 
 // This program's results are for other programs that read its standard output; it is no part of a compute host.
 #![allow(clippy::print_stdout)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,6 +31,7 @@ use oarlock_graph::onnx::OnnxOptions;
 use oarlock_graph::{Graph, Node, Op, ParamKind, WeightMap, fold_batch_norm, init_weights, onnx};
 use oarlock_imaging::Rng;
 use oarlock_jobs::{DeviceSpec, ErrorCode, JobError, Precision};
+use oarlock_zoo::Origin;
 use serde_json::json;
 use tch::{Kind, Tensor};
 
@@ -82,6 +87,11 @@ fn run(args: Vec<String>) -> Result<()> {
     let classes = number("classes")?.unwrap_or(10) as usize;
     let size = number("size")?;
     let seed = number("seed")?.unwrap_or(1);
+    let origin = match options.get("origin").copied() {
+        None | Some("torch") => Origin::Torch,
+        Some("paddle") => Origin::Paddle,
+        Some(other) => return Err(argument(format!("no origin `{other}`")).into()),
+    };
     let device = DeviceSpec {
         cuda: Vec::new(),
         threads: 0,
@@ -89,10 +99,22 @@ fn run(args: Vec<String>) -> Result<()> {
     };
     let placement = runtime::place(&device)?;
     for model in models {
-        let usual = oarlock_zoo::input_size(model).map_or(224, |s| s.usual as u64);
+        let (name, backbone) = match model.split_once('/') {
+            Some((name, backbone)) => (name, Some(backbone)),
+            None => (model, None),
+        };
+        let usual = oarlock_zoo::input_size(name).map_or(224, |s| s.usual as u64);
         let side = size.unwrap_or(usual) as usize;
-        let input = read(&images, side, placement)?;
-        parity(model, classes, seed, &input, &out.join(model), placement)?;
+        let mut input = read(&images, side, placement)?;
+        let built = if oarlock_zoo::canonical_segmenter(name).is_some() {
+            input = input.f_narrow(2, 0, (2 * side / 3) as i64)?;
+            oarlock_zoo::segmenter_of(name, backbone, classes, 3, origin)
+        } else {
+            oarlock_zoo::classifier_of(name, classes, origin)
+        };
+        let (graph, _) = built.map_err(|e| argument(e.to_string()))?;
+        let dir = out.join(model.replace('/', "_"));
+        parity(model, &graph, seed, &input, &dir, placement)?;
     }
     Ok(())
 }
@@ -111,25 +133,24 @@ fn read(images: &[&str], side: usize, placement: Placement) -> Result<Tensor> {
 
 fn parity(
     model: &str,
-    classes: usize,
+    graph: &Graph,
     seed: u64,
     input: &Tensor,
     dir: &Path,
     placement: Placement,
 ) -> Result<()> {
-    let graph = oarlock_zoo::classifier(model, classes).map_err(|e| argument(e.to_string()))?;
-    let weights = live_weights(&graph, seed, input, placement)?;
+    let weights = live_weights(graph, seed, input, placement)?;
     let plain = Network::new(graph.clone(), &weights, placement)?.forward(input, false)?;
-    let logits = Network::for_inference(&graph, &weights, placement)?.forward(input, false)?;
+    let logits = Network::for_inference(graph, &weights, placement)?.forward(input, false)?;
     let difference = (&plain - &logits).abs().max().double_value(&[]);
     let internal = |e: oarlock_graph::GraphError| JobError::new(ErrorCode::Internal, e.to_string());
-    let (folded, folded_weights) = fold_batch_norm(&graph, &weights).map_err(internal)?;
+    let (folded, folded_weights) = fold_batch_norm(graph, &weights).map_err(internal)?;
     fs::create_dir_all(dir)?;
     let onnx = onnx::export(&folded, &folded_weights, &OnnxOptions::default()).or_else(|_| {
         // Networks that take one size only.
-        let side = input.size()[2] as usize;
+        let image_size = [2, 3].map(|axis| input.size()[axis] as usize);
         let options = OnnxOptions {
-            image_size: Some([side, side]),
+            image_size: Some(image_size),
             ..OnnxOptions::default()
         };
         onnx::export(&folded, &folded_weights, &options).map_err(internal)
@@ -156,6 +177,25 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
         .f_reshape([-1])?;
     let values = Vec::<f32>::try_from(&flat)?;
     Ok(values.into_iter().flat_map(f32::to_le_bytes).collect())
+}
+
+/// Batch norms of maps that were pooled to a few pixels: those of one batch hardly vary, and every disturbance
+/// before would be many times their deviation.
+fn pooled_norms(graph: &Graph) -> HashSet<&str> {
+    let mut pooled: Vec<bool> = Vec::with_capacity(graph.nodes.len());
+    let mut norms = HashSet::new();
+    for node in &graph.nodes {
+        let before = node.inputs.first().is_some_and(|&id| pooled[id]);
+        pooled.push(match node.op {
+            Op::GlobalAvgPool | Op::AdaptiveAvgPool { .. } => true,
+            Op::Conv2d { .. } | Op::BatchNorm { .. } | Op::Activation(_) => before,
+            _ => false,
+        });
+        if before && matches!(node.op, Op::BatchNorm { .. }) {
+            norms.insert(node.name.as_str());
+        }
+    }
+    norms
 }
 
 /// Random weights whose batch norm statistics belong to the images, then disturbed a little.
@@ -201,16 +241,24 @@ fn live_weights(
     drop(tch::no_grad(|| network.forward(&batch, true))?);
     let mut weights = network.to_weights()?;
     let mut rng = Rng::of(&[seed]);
+    let pooled = pooled_norms(graph);
     for (name, param) in graph.params() {
+        // Means move by their deviation: where it is small, more would be amplified beyond all measure.
+        let norm = name.rsplit_once('.').map_or("", |(norm, _)| norm);
+        let least = if pooled.contains(norm) { 1.0 } else { 1e-3 };
+        let variance = weights.get(&format!("{norm}.running_var"));
+        let deviations = variance.map(|v| v.data.iter().map(|v| v.max(least).sqrt()).collect());
+        let deviations: Vec<f32> = deviations.unwrap_or_default();
         let Some(tensor) = weights.get_mut(&name) else {
             continue;
         };
-        for v in &mut tensor.data {
+        for (i, v) in tensor.data.iter_mut().enumerate() {
             let u = rng.uniform(-1.0, 1.0) as f32;
             match param.kind {
                 ParamKind::NormScale => *v *= 1.0 + 0.2 * u,
-                ParamKind::RunningVar => *v = v.max(1e-3) * (1.0 + 0.2 * u),
-                ParamKind::NormShift | ParamKind::RunningMean | ParamKind::Bias => *v += 0.1 * u,
+                ParamKind::RunningVar => *v = v.max(least) * (1.0 + 0.2 * u),
+                ParamKind::RunningMean => *v += 0.1 * u * deviations.get(i).unwrap_or(&1.0),
+                ParamKind::NormShift | ParamKind::Bias => *v += 0.1 * u,
                 ParamKind::Weight => {}
             }
         }

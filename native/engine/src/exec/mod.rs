@@ -5,9 +5,11 @@ mod conv_tests;
 mod input;
 mod network;
 mod ops;
+mod partial;
 mod plan;
 
 pub(crate) use input::{batch_input, batch_memory};
 pub use input::{network_input, normalized_input};
-pub use network::{Network, Parameter, select_channels};
+pub use network::{Network, Parameter};
 pub(crate) use network::{download, upload_tensor};
+pub use partial::select_channels;

@@ -31,7 +31,7 @@ impl Parameter {
     }
 
     /// The same tensors under the same name.
-    fn share(&self) -> Self {
+    pub(super) fn share(&self) -> Self {
         Self {
             name: self.name.clone(),
             kind: self.kind,
@@ -46,16 +46,16 @@ impl Parameter {
 /// Not `Sync`: one thread at a time.
 #[derive(Debug)]
 pub struct Network {
-    graph: Graph,
-    placement: Placement,
-    parameters: Vec<Parameter>,
+    pub(super) graph: Graph,
+    pub(super) placement: Placement,
+    pub(super) parameters: Vec<Parameter>,
     /// First parameter of each node, and the end.
-    offsets: Vec<usize>,
-    fusion: Fusion,
-    steps: Vec<Step>,
+    pub(super) offsets: Vec<usize>,
+    pub(super) fusion: Fusion,
+    pub(super) steps: Vec<Step>,
     /// Weights in the convolution kernels' own order, by node; inference only.
-    packed: RefCell<Vec<Option<Tensor>>>,
-    seed: Cell<u64>,
+    pub(super) packed: RefCell<Vec<Option<Tensor>>>,
+    pub(super) seed: Cell<u64>,
 }
 
 impl Network {
@@ -100,53 +100,6 @@ impl Network {
             fusion,
             steps,
             packed,
-            seed: Cell::new(0),
-        })
-    }
-
-    /// A network of the same nodes with other sizes, as pruning makes it: `weights` takes the place of this one's
-    /// where it names them, all else is shared, packed weights included.
-    ///
-    /// # Errors
-    /// `InvalidData` when a weight that `graph` needs in another shape is not among `weights`; out of memory.
-    pub fn variant(&self, graph: Graph, weights: &WeightMap) -> Result<Self> {
-        if graph.nodes.len() != self.graph.nodes.len() {
-            return Err(EngineError::internal(
-                "a variant has the nodes of its network",
-            ));
-        }
-        let mut parameters = Vec::with_capacity(self.parameters.len());
-        let mut packed = Vec::with_capacity(graph.nodes.len());
-        for (id, node) in graph.nodes.iter().enumerate() {
-            let mut same = true;
-            for (own, param) in self.params_of(id).iter().zip(node.op.params()) {
-                let name = &own.name;
-                let host = weights.get(name);
-                same &= host.is_none();
-                parameters.push(match host {
-                    Some(host) => {
-                        check_shape(name, &host.shape, &param.shape)?;
-                        upload(name.clone(), own.kind, host, &node.op, self.placement)?
-                    }
-                    None => {
-                        let shape: Vec<usize> =
-                            own.master.size().iter().map(|&d| d as usize).collect();
-                        check_shape(name, &shape, &param.shape)?;
-                        own.share()
-                    }
-                });
-            }
-            let own = self.packed.borrow();
-            packed.push(own[id].as_ref().filter(|_| same).map(Tensor::shallow_clone));
-        }
-        Ok(Self {
-            steps: plan::steps(&graph, self.fusion),
-            graph,
-            placement: self.placement,
-            parameters,
-            offsets: self.offsets.clone(),
-            fusion: self.fusion,
-            packed: RefCell::new(packed),
             seed: Cell::new(0),
         })
     }
@@ -223,41 +176,11 @@ impl Network {
         outputs.map(|o| self.value(&values, o.node)).collect()
     }
 
-    /// Runs for inference what is needed to get the values `wanted`, beginning from values that are there already
-    /// (`kept`, by node) and the image (as in [`Self::forward`]; only needed where they do not suffice). Values
-    /// come and go in the compute type; none that is passed in is written to.
-    ///
-    /// Only values that inference makes can be named: what a fused step computes on its way is not lost, it is
-    /// made a step of its own.
-    ///
-    /// # Errors
-    /// Out of memory; shapes that do not fit the network; an image that is needed and not given.
-    pub fn forward_from(
-        &self,
-        kept: &[(NodeId, Tensor)],
-        image: Option<&Tensor>,
-        wanted: &[NodeId],
-    ) -> Result<Vec<Tensor>> {
-        let _guard = tch::no_grad_guard();
-        let mut values = self.no_values();
-        for (id, value) in kept {
-            values[*id] = Some(value.shallow_clone());
-        }
-        let available: Vec<NodeId> = kept.iter().map(|(id, _)| *id).collect();
-        let run = oarlock_graph::nodes_to_run(&self.graph, &available, wanted);
-        let steps = plan::section(&self.graph, self.fusion, &run, wanted);
-        let image = image
-            .map(|image| ops::prepare_input(image, self.placement))
-            .transpose()?;
-        self.execute(&steps, &mut values, image.as_ref(), false)?;
-        wanted.iter().map(|&id| self.value(&values, id)).collect()
-    }
-
-    fn no_values(&self) -> Vec<Option<Tensor>> {
+    pub(super) fn no_values(&self) -> Vec<Option<Tensor>> {
         (0..self.graph.nodes.len()).map(|_| None).collect()
     }
 
-    fn value(&self, values: &[Option<Tensor>], id: NodeId) -> Result<Tensor> {
+    pub(super) fn value(&self, values: &[Option<Tensor>], id: NodeId) -> Result<Tensor> {
         values[id]
             .as_ref()
             .map(Tensor::shallow_clone)
@@ -267,7 +190,7 @@ impl Network {
             })
     }
 
-    fn execute(
+    pub(super) fn execute(
         &self,
         steps: &[Step],
         values: &mut [Option<Tensor>],
@@ -301,7 +224,7 @@ impl Network {
         Ok(())
     }
 
-    fn params_of(&self, node: NodeId) -> &[Parameter] {
+    pub(super) fn params_of(&self, node: NodeId) -> &[Parameter] {
         &self.parameters[self.offsets[node]..self.offsets[node + 1]]
     }
 
@@ -348,7 +271,7 @@ impl Network {
     }
 }
 
-fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
+pub(super) fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
     if found == wanted {
         return Ok(());
     }
@@ -377,15 +300,6 @@ pub(crate) fn download(tensor: &Tensor) -> Result<HostTensor> {
     Ok(HostTensor { shape, data })
 }
 
-/// The channels (second axis) `channels` of a value, in that order; maps keep the channels innermost in memory.
-///
-/// # Errors
-/// A channel that is not there; out of memory.
-pub fn select_channels(value: &Tensor, channels: &[usize]) -> Result<Tensor> {
-    let channels: Vec<i64> = channels.iter().map(|&c| c as i64).collect();
-    ffi::select_channels(value, &channels)
-}
-
 /// Device copy of a host tensor, fp32; four-dimensional ones with the channels innermost.
 pub(crate) fn upload_tensor(host: &HostTensor, device: Device) -> Result<Tensor> {
     let shape: Vec<i64> = host.shape.iter().map(|&d| d as i64).collect();
@@ -399,7 +313,7 @@ pub(crate) fn upload_tensor(host: &HostTensor, device: Device) -> Result<Tensor>
     }
 }
 
-fn upload(
+pub(super) fn upload(
     name: String,
     kind: ParamKind,
     host: &HostTensor,

@@ -306,6 +306,11 @@ mod tests {
         for graph in oarlock_zoo::classifier_names()
             .iter()
             .map(|n| oarlock_zoo::classifier(n, 10).unwrap())
+            .chain(
+                oarlock_zoo::segmenter_names()
+                    .iter()
+                    .map(|n| oarlock_zoo::segmenter(n, None, 10, 4).unwrap()),
+            )
         {
             for fusion in [Fusion::Norm, Fusion::Conv] {
                 let mut live = vec![false; graph.nodes.len()];

@@ -10,9 +10,9 @@ use oarlock_jobs::{
 };
 
 use super::model::{self, Model};
-use crate::prune::analysis::{Progress, Subject, Watcher, analyse, memory_budget};
-use crate::prune::classifier::{ClassifierSet, Reading};
-use crate::prune::evaluation::Evaluation;
+use crate::prune::analysis::{Progress, Watcher, analyse, memory_budget};
+use crate::prune::classifier::{ClassifierSet, METRIC, Reading};
+use crate::prune::subject::Subject;
 use crate::prune::table::{self, Fingerprint, Table};
 use crate::prune::{brute, chart, criterion};
 use crate::records::OutLog;
@@ -81,7 +81,7 @@ impl Job<'_> {
         let samples = data::read(&self.spec.dataset)?;
         let mut table = Table::new(
             &model.graph.name,
-            "acc1",
+            METRIC,
             criterion,
             Fingerprint::new(
                 &model.graph,
@@ -93,6 +93,7 @@ impl Job<'_> {
             )?,
             subject.groups(),
         );
+        self.resume(&mut table)?;
         let evaluation = validation(&model, samples, self.spec, placement, Reading::Once, &tick);
         let mut evaluation = match evaluation {
             Err(error) if error.code() == ErrorCode::Cancelled => {
@@ -105,8 +106,6 @@ impl Job<'_> {
             self.context.warn(&message);
             self.log.warning(&message)?;
         }
-        table.metric = evaluation.metric().to_owned();
-        self.resume(&mut table)?;
         heart.stage("analysing");
         let (context, path) = (self.context, self.path.clone());
         let mut watcher = Reporter {

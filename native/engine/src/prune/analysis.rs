@@ -9,85 +9,18 @@ use std::path::Path;
 use std::time::Instant;
 
 use oarlock_graph::{
-    ChannelGroups, Criterion, CutStep, Graph, Keep, NodeId, WeightMap, channel_groups,
-    fold_batch_norm, keep_for_ratio, kept_channels, plan_cuts, prune_changes, unit_scores,
+    CutStep, Graph, Keep, NodeId, keep_for_ratio, kept_channels, plan_cuts, prune_changes,
 };
-use oarlock_jobs::ErrorCode;
-use tch::{Device, Tensor};
+use tch::Device;
 
-use super::evaluation::{Batch, Evaluation};
+use super::evaluation::Evaluation;
+use super::held::Held;
+use super::subject::Subject;
 use super::table::Table;
-use super::{JUDGES, RATIOS, relative_loss, unusable};
-use crate::exec::{Network, select_channels};
+use super::{RATIOS, relative_loss, unusable};
+use crate::exec::select_channels;
 use crate::runtime::{self, Placement, memory};
 use crate::{EngineError, Result};
-
-/// A model whose layers are measured, ready to run.
-pub struct Subject {
-    graph: Graph,
-    weights: WeightMap,
-    groups: ChannelGroups,
-    /// Importance of each unit, by group.
-    scores: Vec<Vec<f64>>,
-    network: Network,
-}
-
-impl Subject {
-    /// Judges the filters of `graph` and folds its batch norms.
-    ///
-    /// # Errors
-    /// `Unsupported` when nothing in the network can be pruned; `InvalidData` for weights that are not its own; out of
-    /// memory.
-    pub fn new(
-        graph: &Graph,
-        weights: &WeightMap,
-        criterion: Criterion,
-        placement: Placement,
-    ) -> Result<Self> {
-        let trained = channel_groups(graph).map_err(unusable)?;
-        if trained.groups.is_empty() {
-            return Err(EngineError::new(
-                ErrorCode::Unsupported,
-                format!("no layer of {} can be pruned", graph.name),
-            ));
-        }
-        // Filters are judged as they were trained: folding scales them.
-        let scores = trained
-            .groups
-            .iter()
-            .map(|group| unit_scores(graph, weights, &trained, group, criterion, JUDGES))
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(unusable)?;
-        let (folded, folded_weights) = fold_batch_norm(graph, weights).map_err(unusable)?;
-        let groups = channel_groups(&folded).map_err(unusable)?;
-        let names = |groups: &ChannelGroups| -> Vec<(String, usize)> {
-            let all = groups.groups.iter();
-            all.map(|g| (g.name.clone(), g.size())).collect()
-        };
-        if names(&groups) != names(&trained) {
-            return Err(EngineError::internal(
-                "folding the batch norms changed which channels belong together",
-            ));
-        }
-        let network = Network::for_inference(graph, weights, placement)?;
-        Ok(Self {
-            graph: folded,
-            weights: folded_weights,
-            groups,
-            scores,
-            network,
-        })
-    }
-
-    /// Groups of layers that can be pruned.
-    pub fn groups(&self) -> usize {
-        self.groups.groups.len()
-    }
-
-    fn outputs(&self) -> Vec<NodeId> {
-        self.graph.outputs.iter().map(|o| o.node).collect()
-    }
-}
 
 /// How far an analysis has come.
 #[derive(Debug, Clone, Copy)]
@@ -110,43 +43,6 @@ pub trait Watcher {
 
     /// Called after each evaluation.
     fn progress(&mut self, progress: Progress);
-}
-
-/// Values of the unpruned network, kept for every batch.
-#[derive(Default)]
-struct Held {
-    nodes: Vec<NodeId>,
-    batches: Vec<Vec<Tensor>>,
-}
-
-impl Held {
-    /// The values `wanted` for a batch.
-    fn of(&self, batch: &Batch, wanted: &[NodeId]) -> Result<Vec<(NodeId, Tensor)>> {
-        let changed = || {
-            EngineError::new(
-                ErrorCode::InvalidData,
-                "the validation images changed while the analysis ran",
-            )
-            .hint("run it again")
-        };
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        let values = self.batches.get(batch.number).ok_or_else(changed)?;
-        let pairs = self.nodes.iter().zip(values);
-        let values: Vec<(NodeId, Tensor)> = pairs
-            .filter(|(id, _)| wanted.contains(id))
-            .map(|(&id, value)| (id, value.shallow_clone()))
-            .collect();
-        let fits = |(_, value): &(NodeId, Tensor)| {
-            value.size().first().copied() == i64::try_from(batch.images).ok()
-        };
-        if values.iter().all(fits) {
-            Ok(values)
-        } else {
-            Err(changed())
-        }
-    }
 }
 
 /// Bytes that kept values may take in all: half of what is free.

@@ -14,6 +14,8 @@ use crate::records::{Preprocessing, Resize};
 use crate::runtime::{Placement, memory};
 use crate::{EngineError, Result};
 
+/// Name of the metric.
+pub const METRIC: &str = "acc1";
 /// Share of unreadable images that is left out.
 const MAX_CORRUPT: f64 = 0.1;
 
@@ -164,10 +166,6 @@ impl ClassifierSet {
 }
 
 impl Evaluation for ClassifierSet {
-    fn metric(&self) -> &'static str {
-        "acc1"
-    }
-
     fn image_size(&self) -> [usize; 2] {
         [self.side; 2]
     }

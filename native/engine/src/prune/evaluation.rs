@@ -19,9 +19,6 @@ pub type Outputs<'a> = dyn FnMut(&Batch) -> Result<Vec<Tensor>> + 'a;
 
 /// Images with their truth and the metric over them.
 pub trait Evaluation {
-    /// Name of the metric (`acc1`, `miou` …).
-    fn metric(&self) -> &'static str;
-
     /// Height and width of the network's input.
     fn image_size(&self) -> [usize; 2];
 

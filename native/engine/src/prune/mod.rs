@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`evaluation`] | what a network is measured with: images and a metric |
 //! | [`classifier`] | the same for classification |
+//! | [`subject`] | a model made ready: filters judged, batch norms folded |
 //! | [`analysis`] | measures every group of layers at every ratio, re-running only what changes |
 //! | [`brute`] | the same by masking channels and evaluating everything: the reference |
 //! | [`table`] | the measured losses on disk |
@@ -15,7 +16,9 @@ pub mod brute;
 pub mod chart;
 pub mod classifier;
 pub mod evaluation;
+mod held;
 pub mod start;
+pub mod subject;
 pub mod table;
 
 use oarlock_graph::{Criterion, GraphError, Judges};

@@ -213,29 +213,28 @@ impl<'a> Lowering<'a> {
                 let params = self.params(node);
                 self.emit("Gemm", &all(x, &params), out, vec![int("transB", 1)]);
             }
-            Op::Softmax => self.softmax(x[0], out),
+            Op::Softmax => self.softmax(id, x[0], out),
         }
         Ok(())
     }
 
-    /// Softmax over the last axis.
-    pub fn softmax(&mut self, x: &str, out: &str) {
+    /// Softmax of the value of node `id` over its classes: channels of a map, features of a vector.
+    pub fn softmax(&mut self, id: usize, x: &str, out: &str) {
+        let axis = match self.values[id] {
+            Value::Map { .. } => 1,
+            Value::Vector { .. } => -1,
+        };
         let axis = AttributeProto {
-            i: Some(-1),
+            i: Some(axis),
             ..int("axis", 0)
         };
         self.emit("Softmax", &[x], out, vec![axis]);
     }
 
-    /// Softmax over the channels of a map, and the greatest channel of each pixel.
-    pub fn segmentation(&mut self, x: &str, scores: &str, ids: &str) {
-        self.emit("Softmax", &[x], scores, vec![int("axis", 1)]);
-        self.emit(
-            "ArgMax",
-            &[x],
-            ids,
-            vec![int("axis", 1), int("keepdims", 0)],
-        );
+    /// The greatest channel of each pixel of a map.
+    pub fn greatest_channel(&mut self, x: &str, out: &str) {
+        let attributes = vec![int("axis", 1), int("keepdims", 0)];
+        self.emit("ArgMax", &[x], out, attributes);
     }
 
     fn activation(&mut self, act: Act, x: &str, out: &str) {

@@ -28,8 +28,8 @@ pub struct OnnxOptions {
     pub image_size: Option<[usize; 2]>,
     /// Fixed batch size; `None` leaves it open.
     pub batch: Option<usize>,
-    /// Ends with a softmax: an output called `logits` becomes `probabilities`; one that is a map becomes `label_map`
-    /// (N×H×W, int64, the greatest channel) and `score_map` (softmax over the channels).
+    /// Ends with a softmax over the classes: an output called `logits` becomes `probabilities`; one that is a map becomes
+    /// `label_map` (N×H×W, int64, the greatest channel) and `score_map`.
     pub softmax: bool,
     /// Free pairs stored in the file (`metadata_props`): labels, mean, std …
     pub metadata: Vec<(String, String)>,
@@ -149,13 +149,14 @@ fn write_with(
         };
         if options.softmax && output.name == LOGITS {
             if let [batch, _, height, width] = &dims[..] {
-                lowering.segmentation(&names[output.node], SCORE_MAP, LABEL_MAP);
+                lowering.softmax(output.node, &names[output.node], SCORE_MAP);
+                lowering.greatest_channel(&names[output.node], LABEL_MAP);
                 let ids = vec![batch.clone(), height.clone(), width.clone()];
                 outputs.push(typed_info(LABEL_MAP.to_owned(), lower::INT64, ids));
                 outputs.push(value_info(SCORE_MAP.to_owned(), dims));
                 continue;
             }
-            lowering.softmax(&names[output.node], &name);
+            lowering.softmax(output.node, &names[output.node], &name);
         } else if names[output.node] != name {
             lowering.emit("Identity", &[&names[output.node]], &name, Vec::new());
         }

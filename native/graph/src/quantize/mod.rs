@@ -78,10 +78,18 @@ fn quantized(graph: &Graph) -> Vec<NodeId> {
     }
     let worth = |&id: &NodeId| {
         let reads = readers[id].iter().any(|&r| in_integers(&graph.nodes[r].op));
-        let makes = in_integers(&graph.nodes[id].op) && !readers[id].is_empty();
+        let output = readers[id]
+            .iter()
+            .all(|&r| enlarges_output(graph, &readers, r));
+        let makes = in_integers(&graph.nodes[id].op) && !output;
         (reads || makes) && !bounded[id] && !matches!(graph.nodes[id].op, Op::Dropout { .. })
     };
     (0..graph.nodes.len()).filter(worth).collect()
+}
+
+/// Whether the node only interpolates what then is an output: outputs stay fp32, and so does their source.
+fn enlarges_output(graph: &Graph, readers: &[Vec<NodeId>], id: NodeId) -> bool {
+    matches!(graph.nodes[id].op, Op::Resize { .. }) && readers[id].is_empty()
 }
 
 /// For each node whether it is a sum of products that only a bounding activation reads.
@@ -104,6 +112,8 @@ fn bounded(graph: &Graph) -> Vec<bool> {
 /// Whether runtimes have an integer form of the operation.
 fn in_integers(op: &Op) -> bool {
     match op {
+        // Runtimes interpolate integers without rounding the result.
+        Op::Resize { .. } => false,
         Op::Input { .. } | Op::BatchNorm { .. } | Op::Softmax => false,
         Op::Activation(act) => matches!(
             act,

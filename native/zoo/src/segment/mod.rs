@@ -12,7 +12,10 @@ mod bisenet_v2;
 mod deeplab;
 mod fast_scnn;
 mod hrnet;
+mod pretrained;
 mod unet;
+
+pub use pretrained::backbone_names;
 
 use oarlock_graph::{Act, Conv, Graph, NodeId};
 
