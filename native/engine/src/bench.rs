@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use oarlock_jobs::{DeviceSpec, ErrorCode, Precision};
+use oarlock_jobs::{DeviceSpec, ErrorCode, LossKind, LossTerm, Precision};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
@@ -12,14 +12,14 @@ use crate::runtime::heartbeat::process_time;
 use crate::runtime::{self, Placement, memory};
 use crate::train::checkpoint;
 use crate::train::learner::Learner;
-use crate::train::losses;
+use crate::train::losses::{self, PixelLoss};
 use crate::train::optimizer::{Optimizer, Rule};
 use crate::{EngineError, Result, ffi};
 
 /// What to time.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
-    /// Name in the zoo.
+    /// Name in the zoo; of a segmenter maybe with its backbone, `DeepLabV3P:ResNet50_vd`.
     pub model: String,
     /// Checkpoint folder whose network is taken instead.
     pub checkpoint: Option<String>,
@@ -40,6 +40,18 @@ pub struct BenchOptions {
 }
 
 const CLASSES: usize = 1000;
+/// Of segmenters, as Cityscapes has.
+const PIXEL_CLASSES: usize = 19;
+
+/// Name and backbone, if the model is a segmenter.
+fn segmenter(model: &str) -> Option<(&str, Option<&str>)> {
+    let (name, backbone) = match model.split_once(':') {
+        Some((name, backbone)) => (name, Some(backbone)),
+        None => (model, None),
+    };
+    oarlock_zoo::canonical_segmenter(name)?;
+    Some((name, backbone))
+}
 
 fn setup(
     options: &BenchOptions,
@@ -58,8 +70,11 @@ fn setup(
     let (graph, weights) = match &options.checkpoint {
         Some(dir) => checkpoint::load_model(Path::new(dir))?,
         None => {
-            let graph = oarlock_zoo::classifier(&options.model, CLASSES)
-                .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+            let graph = match segmenter(&options.model) {
+                Some((name, backbone)) => oarlock_zoo::segmenter(name, backbone, PIXEL_CLASSES, 3),
+                None => oarlock_zoo::classifier(&options.model, CLASSES),
+            }
+            .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
             let weights = oarlock_graph::init_weights(&graph, 1);
             (graph, weights)
         }
@@ -136,11 +151,25 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
     let macs = macs(options, &graph)?;
     let network = Network::new(graph, &weights, placement)?;
-    let labels = Tensor::f_arange(i64::from(options.batch), (Kind::Int64, placement.device))?;
+    let (n, s) = (i64::from(options.batch), i64::from(options.size));
+    let pixels = segmenter(&options.model).is_some() && options.checkpoint.is_none();
+    let kind = (Kind::Int64, placement.device);
+    let labels = match pixels {
+        true => Tensor::f_randint(PIXEL_CLASSES as i64, [n, s, s], kind)?,
+        false => Tensor::f_arange(n, kind)?,
+    };
+    let terms = [LossTerm {
+        kind: LossKind::CrossEntropy,
+        weight: 1.0,
+    }];
+    let pixel_loss = PixelLoss::new(&terms, &[], PIXEL_CLASSES)?;
     let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network)?;
     let mut learner = Learner { network, optimizer };
     let targets = [labels];
-    let loss = |_: &Network, outputs: &[Tensor]| losses::classification(outputs, &targets, 0.0);
+    let loss = |network: &Network, outputs: &[Tensor]| match pixels {
+        true => pixel_loss.of_outputs(outputs, &network.graph().loss_weights(), &targets[0]),
+        false => losses::classification(outputs, &targets, 0.0),
+    };
     let mut seed = 0;
     time(options, placement, macs, || {
         seed += 1;

@@ -24,6 +24,7 @@ const CROP: u32 = 64;
 fn yml(model: &str) -> ModelYml {
     ModelYml {
         model: model.into(),
+        backbone: None,
         model_type: "classifier".into(),
         labels: LABELS.map(String::from).to_vec(),
         eval_metrics: [("acc1".to_owned(), Some(0.5))].into_iter().collect(),

@@ -231,6 +231,25 @@ fn sizes_become_constants_where_they_are_known() {
 }
 
 #[test]
+fn a_maps_probabilities_and_ids_are_those_of_its_channels() {
+    let options = OnnxOptions {
+        image_size: Some([8, 8]),
+        softmax: true,
+        ..Default::default()
+    };
+    let (graph, weights) = fold_batch_norm(&segmenter(), &init_weights(&segmenter(), 1)).unwrap();
+    let bytes = onnx::export(&graph, &weights, &options).unwrap();
+    let onnx = ModelProto::decode(&bytes[..]).unwrap().graph.unwrap();
+    let outputs: Vec<&str> = onnx.output.iter().map(|o| o.name.as_str()).collect();
+    assert_eq!(outputs, ["label_map", "score_map"]);
+    let last = onnx.node.iter().rev().take(2);
+    let last: Vec<_> = last
+        .map(|n| (n.op_type.as_str(), n.attribute[0].i))
+        .collect();
+    assert_eq!(last, [("ArgMax", Some(1)), ("Softmax", Some(1))]);
+}
+
+#[test]
 fn open_sizes_are_read_at_run_time() {
     let mut b = GraphBuilder::new("net");
     let image = b.input(3);

@@ -49,6 +49,21 @@ pub fn decode_label_map(bytes: &[u8], limits: &Limits) -> Result<Plane, ImageErr
     })
 }
 
+/// A PNG whose palette indices are the class ids and whose colours are theirs: shown in colour, read as ids.
+pub fn encode_label_map(map: &Plane) -> Result<Vec<u8>, ImageError> {
+    let failed = |error: png::EncodingError| ImageError::damaged(Format::Png, error.to_string());
+    let mut out = Vec::with_capacity(map.data().len() / 16 + 1024);
+    let mut encoder = png::Encoder::new(&mut out, map.width() as u32, map.height() as u32);
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_depth(png::BitDepth::Eight);
+    let colours: Vec<u8> = (0..256).flat_map(crate::class_colour).collect();
+    encoder.set_palette(colours);
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer.write_image_data(map.data()).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(out)
+}
+
 /// One byte a value from rows of packed bits.
 fn unpacked(data: &[u8], bits: usize, width: usize, height: usize) -> Vec<u8> {
     let stride = (width * bits).div_ceil(8);
@@ -77,6 +92,15 @@ mod tests {
         writer.write_image_data(data).unwrap();
         writer.finish().unwrap();
         out
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let map = Plane::new(3, 2, vec![0, 1, 255, 7, 8, 9]).unwrap();
+        let bytes = encode_label_map(&map).unwrap();
+        assert_eq!(decode_label_map(&bytes, &Limits::default()).unwrap(), map);
+        let shown = crate::decode(&bytes, &Limits::default(), None).unwrap();
+        assert_eq!(shown.pixel(1, 0), crate::class_colour(1));
     }
 
     #[test]

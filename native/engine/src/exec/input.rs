@@ -1,10 +1,11 @@
 //! Images to network input.
 
-use oarlock_datasets::{BatchMemory, Buffer};
+use oarlock_datasets::{BatchMemory, Buffer, Depth};
 use tch::{Device, Kind, Tensor};
 
+use crate::records::Preprocessing;
 use crate::runtime::Placement;
-use crate::{Result, ffi};
+use crate::{EngineError, Result, ffi};
 
 /// Turns a batch of 8-bit RGB images (N×H×W×3 bytes) into network input: `(x/255 − mean) / std`, channels-last
 /// N×3×H×W, in the compute type and on the device of `placement`.
@@ -99,6 +100,91 @@ pub(crate) fn batch_input(
         Err(heap) => {
             *images = heap;
             normalized_input(images, shape, mean, std, placement)
+        }
+    }
+}
+
+/// Turns a batch of images of any channels (N×H×W×C samples of `depth`, in the machine's byte order) into network
+/// input as `how` says: clipped to its range and brought to 0–1, then `(x − mean) / std`; channels-last N×C×H×W.
+/// What is no number counts as the lowest value.
+///
+/// # Errors
+/// `Internal` when `samples` is not n·h·w·c of them or `how` is of other channels; out of memory.
+pub fn network_input(
+    samples: &[u8],
+    depth: Depth,
+    [n, h, w, c]: [usize; 4],
+    how: &Preprocessing,
+    placement: Placement,
+) -> Result<Tensor> {
+    if let (Depth::U8, 3, Some((mean, std))) = (depth, c, how.rgb()) {
+        return normalized_input(samples, [n, h, w], mean, std, placement);
+    }
+    if samples.len() != n * h * w * c * depth.bytes() || how.mean.len() != c || how.std.len() != c {
+        return Err(EngineError::internal(format!(
+            "{} bytes are no {n}×{h}×{w}×{c} samples",
+            samples.len()
+        )));
+    }
+    let channels: Vec<Scale> = (0..c).map(|i| Scale::of(how, i)).collect();
+    let mut out = vec![0f32; n * h * w * c];
+    let pixels = out.chunks_exact_mut(c);
+    match depth {
+        Depth::U8 => scale(pixels, samples.chunks_exact(c), &channels, |v| {
+            f32::from(*v)
+        }),
+        Depth::U16 => {
+            let values = samples.as_chunks::<2>().0.chunks_exact(c);
+            scale(pixels, values, &channels, |v| {
+                f32::from(u16::from_ne_bytes(*v))
+            });
+        }
+        Depth::F32 => {
+            let values = samples.as_chunks::<4>().0.chunks_exact(c);
+            scale(pixels, values, &channels, |v| f32::from_ne_bytes(*v));
+        }
+    }
+    let shape = [n, h, w, c].map(|s| s as i64);
+    let input = Tensor::f_from_slice(&out)?
+        .f_reshape(shape)?
+        .f_to_device(placement.device)?
+        .f_permute([0, 3, 1, 2])?;
+    Ok(input.f_to_kind(placement.compute)?)
+}
+
+/// How the values of one channel are scaled.
+struct Scale {
+    low: f32,
+    high: f32,
+    factor: f32,
+    offset: f32,
+}
+
+impl Scale {
+    fn of(how: &Preprocessing, channel: usize) -> Self {
+        let (low, high) = how.range.get(channel).copied().unwrap_or((0.0, 255.0));
+        let (mean, std) = (how.mean[channel], how.std[channel]);
+        let factor = 1.0 / ((high - low) * std);
+        let offset = -low * factor - mean / std;
+        Self {
+            low,
+            high,
+            factor,
+            offset,
+        }
+    }
+}
+
+fn scale<'a, T: 'a>(
+    out: impl Iterator<Item = &'a mut [f32]>,
+    values: impl Iterator<Item = &'a [T]>,
+    channels: &[Scale],
+    read: impl Fn(&T) -> f32,
+) {
+    for (out, values) in out.zip(values) {
+        for ((out, value), c) in out.iter_mut().zip(values).zip(channels) {
+            // `max` and `min` take the number of a number and NaN.
+            *out = read(value).max(c.low).min(c.high) * c.factor + c.offset;
         }
     }
 }

@@ -8,8 +8,8 @@ mod ops;
 mod partial;
 mod plan;
 
-pub use input::normalized_input;
 pub(crate) use input::{batch_input, batch_memory};
+pub use input::{network_input, normalized_input};
 pub use network::{Network, Parameter};
 pub(crate) use network::{download, upload_tensor};
 pub use partial::select_channels;

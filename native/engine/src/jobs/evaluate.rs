@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use oarlock_jobs::{ErrorCode, EvaluateResult, EvaluateSpec, TaskType};
-use oarlock_metrics::classification_report;
+use oarlock_metrics::{Confusion, classification_report, segmentation_report};
 
 use super::model;
-use crate::records::EvalDetails;
 use crate::records::eval_details::FILE_NAME;
+use crate::records::{EvalDetails, PixelDetails};
 use crate::runtime::heartbeat::Heart;
 use crate::train::checkpoint;
 use crate::{EngineError, JobContext, Result};
@@ -18,7 +18,10 @@ use crate::{EngineError, JobContext, Result};
 /// `NotFound` when the checkpoint is not there, `NotReady` when it has no stored predictions,
 /// `InvalidData` when it is damaged, `Unsupported` for other task types.
 pub fn run(spec: &EvaluateSpec, context: JobContext) -> Result<EvaluateResult> {
-    if spec.task_type != TaskType::Classification {
+    if !matches!(
+        spec.task_type,
+        TaskType::Classification | TaskType::Segmentation
+    ) {
         return Err(EngineError::new(
             ErrorCode::Unsupported,
             "evaluation of this task type is not available yet",
@@ -28,17 +31,29 @@ pub fn run(spec: &EvaluateSpec, context: JobContext) -> Result<EvaluateResult> {
         heart.stage("evaluating");
         let dir = Path::new(&spec.source.checkpoint);
         checkpoint::verify(dir)?;
-        let labels = model::describe(dir)?.labels;
-        let details = EvalDetails::read(&dir.join(FILE_NAME), labels.len())?;
+        let yml = model::describe(dir)?;
+        model::of_type(&yml, spec.task_type)?;
+        let (labels, path) = (yml.labels, dir.join(FILE_NAME));
         context.cancel.check()?;
         heart.tick();
-        let report = classification_report(
-            &labels,
-            &details.true_labels,
-            &details.scores,
-            spec.source.epoch,
-            spec.topk as usize,
-        )
+        let epoch = spec.source.epoch;
+        let report = match spec.task_type {
+            TaskType::Segmentation => {
+                let matrix = PixelDetails::read(&path, labels.len())?.confusion_matrix;
+                let confusion = Confusion::from_counts(labels.len(), matrix.concat());
+                segmentation_report(&labels, &confusion, epoch)
+            }
+            _ => {
+                let details = EvalDetails::read(&path, labels.len())?;
+                classification_report(
+                    &labels,
+                    &details.true_labels,
+                    &details.scores,
+                    epoch,
+                    spec.topk as usize,
+                )
+            }
+        }
         .map_err(|e| {
             EngineError::new(
                 ErrorCode::NotReady,

@@ -4,6 +4,8 @@ pub mod evaluate;
 pub mod export;
 pub(crate) mod model;
 pub mod predict;
+mod segment;
+mod segment_picture;
 pub mod sensitivity;
 
 use oarlock_jobs::{ErrorCode, JobOutcome, JobSpec};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oarlock_graph::{Graph, WeightMap};
-use oarlock_jobs::{ErrorCode, JobError, ModelSource};
+use oarlock_jobs::{ErrorCode, JobError, ModelSource, TaskType};
 use oarlock_zoo::Origin;
 
 use crate::exec::Network;
@@ -51,15 +51,19 @@ pub(crate) fn open(source: &ModelSource) -> Result<Model> {
     })
 }
 
-/// Reads `model.yml` of a classifier's checkpoint.
+/// Reads `model.yml` of a checkpoint.
 ///
 /// # Errors
 /// `NotFound` when there is none, `InvalidData` or `Unsupported` when it describes no classifier.
 pub(super) fn describe(dir: &Path) -> Result<ModelYml> {
     let yml = ModelYml::read(&dir.join(checkpoint::MODEL_YML))?;
-    if yml.model_type != "classifier" {
+    let fits = match yml.preprocessing.resize {
+        Resize::ShortCrop { .. } => yml.model_type == "classifier",
+        Resize::Exact { .. } => yml.model_type == "segmenter",
+    };
+    if !fits {
         let what = format!(
-            "a {} cannot be used yet, only classifiers can",
+            "a {} cannot be used yet, only classifiers and segmenters can",
             yml.model_type
         );
         return Err(EngineError::new(ErrorCode::Unsupported, what));
@@ -90,10 +94,39 @@ pub(super) fn describe(dir: &Path) -> Result<ModelYml> {
     Ok(yml)
 }
 
+/// Checks that a model is of the task's type.
+///
+/// # Errors
+/// `InvalidData` when it is of another.
+pub(super) fn of_type(yml: &ModelYml, task_type: TaskType) -> Result<()> {
+    let wanted = match task_type {
+        TaskType::Classification => "classifier",
+        TaskType::Segmentation => "segmenter",
+        TaskType::Detection | TaskType::InstanceSegmentation => "detector",
+    };
+    if yml.model_type == wanted {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        ErrorCode::InvalidData,
+        format!("the checkpoint is a {}, not a {wanted}", yml.model_type),
+    ))
+}
+
 /// The network that `yml` names, with the weights of a PaddleX checkpoint.
 fn rebuild(dir: &Path, yml: &ModelYml) -> Result<(Graph, WeightMap)> {
-    let (graph, names) = oarlock_zoo::classifier_of(&yml.model, yml.labels.len(), Origin::Paddle)
-        .map_err(|e| EngineError::new(ErrorCode::Unsupported, e.to_string()))?;
+    let classes = yml.labels.len();
+    let (graph, names) = match yml.preprocessing.resize {
+        Resize::ShortCrop { .. } => oarlock_zoo::classifier_of(&yml.model, classes, Origin::Paddle),
+        Resize::Exact { .. } => oarlock_zoo::segmenter_of(
+            &yml.model,
+            yml.backbone.as_deref(),
+            classes,
+            yml.preprocessing.mean.len(),
+            Origin::Paddle,
+        ),
+    }
+    .map_err(|e| EngineError::new(ErrorCode::Unsupported, e.to_string()))?;
     let stored = oarlock_weights::load(dir).map_err(JobError::from)?;
     let rename = |stored: &str| {
         names

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tch::Kind;
 
 use super::model::{self, Ready};
+use super::segment_picture;
 use crate::exec::{download, normalized_input};
 use crate::records::Resize;
 use crate::runtime::heartbeat::Heart;
@@ -49,7 +50,10 @@ const HUGE: u64 = 24_000_000;
 /// unreadable images are errors of their items); `NonFinite` when the model gives NaN; a full disk;
 /// `Cancelled`.
 pub fn run(spec: &PredictSpec, context: JobContext) -> Result<PredictResult> {
-    if spec.task_type != TaskType::Classification {
+    if !matches!(
+        spec.task_type,
+        TaskType::Classification | TaskType::Segmentation
+    ) {
         return Err(EngineError::new(
             ErrorCode::Unsupported,
             "prediction with this task type is not available yet",
@@ -72,6 +76,7 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
     };
     let placement = runtime::place(&device)?;
     let model = model::ready(&spec.source, placement)?;
+    model::of_type(&model.yml, spec.task_type)?;
     context.sink.emit(JobEvent::Started {
         device: placement.device_name(),
         precision: placement.precision_name().to_owned(),
@@ -90,7 +95,11 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
     };
     progress(0);
     let [height, width] = model.yml.preprocessing.size().map(|s| s as usize);
-    let batch = (BATCH_PIXELS / (height * width)).clamp(1, 32);
+    let segments = spec.task_type == TaskType::Segmentation;
+    let batch = match segments {
+        true => 1,
+        false => (BATCH_PIXELS / (height * width)).clamp(1, 32),
+    };
     let threads = match spec.device.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n as usize,
@@ -98,12 +107,18 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
     let mut items = Vec::with_capacity(spec.images.len());
     for images in spec.images.chunks(batch) {
         context.cancel.check()?;
-        items.extend(predict_batch(
-            images,
-            &model,
-            Path::new(&spec.out_dir),
-            threads,
-        )?);
+        let out_dir = Path::new(&spec.out_dir);
+        if segments {
+            let tick = || -> Result<()> {
+                heart.tick();
+                Ok(context.cancel.check()?)
+            };
+            for image in images {
+                items.push(segment_picture::predict(image, &model, out_dir, &tick)?);
+            }
+        } else {
+            items.extend(predict_batch(images, &model, out_dir, threads)?);
+        }
         heart.tick();
         progress(items.len());
     }
@@ -271,7 +286,7 @@ fn listing(ranked: &[(usize, f32)], labels: &[String]) -> Value {
 }
 
 /// Where a picture goes; its name must not lead out of the folder.
-fn place_picture(out_dir: &Path, output: &str) -> Result<String> {
+pub(super) fn place_picture(out_dir: &Path, output: &str) -> Result<String> {
     if output.is_empty() || output.contains(['/', '\\', '\0']) || output == ".." || output == "." {
         return Err(EngineError::new(
             ErrorCode::InvalidArgument,
@@ -300,10 +315,15 @@ fn draw(view: &Image, ranked: &[(usize, f32)], labels: &[String], path: &str) ->
     let failed = |e: ImageError| EngineError::internal(format!("drawing `{path}`: {e}"));
     let picture = classification_picture(view, &rows).map_err(failed)?;
     let png = encode_png(&picture).map_err(failed)?;
+    write_whole(path, &png)
+}
+
+/// Writes a file that appears under its name only when complete.
+pub(super) fn write_whole(path: &str, bytes: &[u8]) -> Result<()> {
     let path = Path::new(path);
     let temp = files::temp_beside(path);
     // Not synced to disk: after a power cut the prediction is simply run again.
-    fs::write(&temp, png)
+    fs::write(&temp, bytes)
         .and_then(|()| fs::rename(&temp, path))
         .map_err(|e| {
             // Best effort: the error that matters is already in hand.

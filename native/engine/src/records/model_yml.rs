@@ -99,6 +99,8 @@ impl Preprocessing {
 pub struct ModelYml {
     /// Network name, such as `ResNet50_vd`.
     pub model: String,
+    /// Its backbone, where it has a choice.
+    pub backbone: Option<String>,
     /// `classifier`, `detector`, `segmenter` …
     pub model_type: String,
     /// Class names in the order of their ids.
@@ -144,6 +146,9 @@ impl ModelYml {
             "status": self.status,
             "version": env!("CARGO_PKG_VERSION"),
         });
+        if let Some(backbone) = &self.backbone {
+            root["_init_params"]["backbone"] = json!(backbone);
+        }
         if let Some(size) = self.preprocessing.image_size {
             root["_Attributes"]["image_size"] = json!(size);
         }
@@ -216,6 +221,7 @@ impl ModelYml {
                 .as_str()
                 .ok_or_else(|| invalid("'Model' is missing"))?
                 .to_owned(),
+            backbone: root["_init_params"]["backbone"].as_str().map(str::to_owned),
             model_type: attributes["model_type"]
                 .as_str()
                 .unwrap_or("classifier")
@@ -302,6 +308,7 @@ mod tests {
     fn sample() -> ModelYml {
         ModelYml {
             model: "ResNet50_vd".into(),
+            backbone: None,
             model_type: "classifier".into(),
             labels: [
                 "daisy", "玫瑰", "yes", "1", "a: b #c", "", "null", "~", "- x",
@@ -349,6 +356,7 @@ mod tests {
     fn segmenters_have_a_size_of_their_own_and_any_channels() {
         let mut yml = sample();
         yml.model_type = "segmenter".into();
+        yml.backbone = Some("MobileNetV2_x1.0".into());
         yml.preprocessing = Preprocessing {
             resize: Resize::Exact {
                 height: 256,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use oarlock_datasets::{Sample, lines, normal_path, read_text};
+use oarlock_datasets::{Sample, SegmentSample, lines, normal_path, read_segment_list, read_text};
 use oarlock_jobs::{DatasetRef, ErrorCode, JobError};
 use sha2::{Digest, Sha256};
 
@@ -34,6 +34,26 @@ pub fn read(dataset: &DatasetRef) -> Result<DataSplit<Sample>> {
     split(labels, train, val, |hash, sample| {
         hash.update(relative(root, &sample.path));
         hash.update(sample.label.to_le_bytes());
+    })
+}
+
+/// Reads `labels.txt`, `train_list.txt` and `val_list.txt` of pictures with label maps.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_pairs(dataset: &DatasetRef) -> Result<DataSplit<SegmentSample>> {
+    let root = Path::new(&dataset.root);
+    let labels = labels(root)?;
+    let list = |name: &str| -> Result<Vec<SegmentSample>> {
+        text(root, name)?;
+        Ok(read_segment_list(root, name).map_err(JobError::from)?)
+    };
+    let (train, val) = (list("train_list.txt")?, list("val_list.txt")?);
+    split(labels, train, val, |hash, sample| {
+        hash.update(relative(root, &sample.path));
+        hash.update(b" ");
+        hash.update(relative(root, &sample.map));
+        hash.update(b"\n");
     })
 }
 

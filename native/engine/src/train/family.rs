@@ -25,6 +25,16 @@ pub trait Family: Debug {
     /// `classifier`, `segmenter` …: `model_type` in `model.yml`.
     fn model_type(&self) -> &'static str;
 
+    /// Name of the network, `Model` in `model.yml`.
+    fn model(&self, graph: &Graph) -> String {
+        graph.name.clone()
+    }
+
+    /// Name of its backbone, where there is a choice.
+    fn backbone(&self) -> Option<String> {
+        None
+    }
+
     /// Class names in the order of their ids.
     fn labels(&self) -> &[String];
 

@@ -229,7 +229,8 @@ fn description(
     metrics: &Metrics,
 ) -> ModelYml {
     ModelYml {
-        model: graph.name.clone(),
+        model: plan.family.model(graph),
+        backbone: plan.family.backbone(),
         model_type: plan.family.model_type().to_owned(),
         labels: plan.family.labels().to_vec(),
         eval_metrics: metrics.clone(),

@@ -5,6 +5,7 @@
 //! | [`plan`] | checks parameters and data before the first step |
 //! | [`family`] | what differs between task families: network, data, loss, validation |
 //! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
+//! | [`segmenter`], [`pictures`], [`pixels`] | the family of segmenters, what their pictures are like, evaluation |
 //! | [`losses`] | losses |
 //! | [`session`] | epochs, steps, evaluations |
 //! | [`learner`], [`optimizer`], [`schedule`] | one step |
@@ -19,9 +20,12 @@ pub mod folder;
 pub mod learner;
 pub mod losses;
 pub mod optimizer;
+pub mod pictures;
+pub mod pixels;
 pub mod plan;
 pub mod progress;
 pub mod schedule;
+pub mod segmenter;
 pub mod session;
 pub mod state;
 pub mod validate;

@@ -12,6 +12,7 @@ use super::classifier::Classifier;
 use super::family::{Family, Supply};
 use super::optimizer::Rule;
 use super::schedule::Schedule;
+use super::segmenter::Segmenter;
 use crate::runtime::{Placement, memory};
 use crate::{EngineError, Result};
 
@@ -50,12 +51,7 @@ impl Plan {
             TrainParams::Classification(p) => {
                 Box::new(Classifier::new(p, &spec.dataset, &mut notes)?)
             }
-            TrainParams::Segmentation(_) => {
-                return Err(EngineError::new(
-                    ErrorCode::Unsupported,
-                    "segmentation cannot be trained yet",
-                ));
-            }
+            TrainParams::Segmentation(p) => Box::new(Segmenter::new(p, &spec.dataset, &mut notes)?),
         };
         let images = u32::try_from(family.images()).unwrap_or(u32::MAX);
         if params.batch_size > images {

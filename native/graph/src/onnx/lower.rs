@@ -7,7 +7,7 @@ use crate::shape::Value;
 use crate::{Act, Graph, GraphError, HostTensor, Node, Op, QuantizedTensor, WeightMap};
 
 pub(super) const FLOAT: i32 = 1;
-const INT64: i32 = 7;
+pub(super) const INT64: i32 = 7;
 
 /// A graph in ONNX's terms. Weights stay where they are: they are written after `proto`.
 pub(super) struct Lowered<'a> {
@@ -213,18 +213,28 @@ impl<'a> Lowering<'a> {
                 let params = self.params(node);
                 self.emit("Gemm", &all(x, &params), out, vec![int("transB", 1)]);
             }
-            Op::Softmax => self.softmax(x[0], out),
+            Op::Softmax => self.softmax(id, x[0], out),
         }
         Ok(())
     }
 
-    /// Softmax over the last axis.
-    pub fn softmax(&mut self, x: &str, out: &str) {
+    /// Softmax of the value of node `id` over its classes: channels of a map, features of a vector.
+    pub fn softmax(&mut self, id: usize, x: &str, out: &str) {
+        let axis = match self.values[id] {
+            Value::Map { .. } => 1,
+            Value::Vector { .. } => -1,
+        };
         let axis = AttributeProto {
-            i: Some(-1),
+            i: Some(axis),
             ..int("axis", 0)
         };
         self.emit("Softmax", &[x], out, vec![axis]);
+    }
+
+    /// The greatest channel of each pixel of a map.
+    pub fn greatest_channel(&mut self, x: &str, out: &str) {
+        let attributes = vec![int("axis", 1), int("keepdims", 0)];
+        self.emit("ArgMax", &[x], out, attributes);
     }
 
     fn activation(&mut self, act: Act, x: &str, out: &str) {

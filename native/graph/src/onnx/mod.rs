@@ -28,7 +28,8 @@ pub struct OnnxOptions {
     pub image_size: Option<[usize; 2]>,
     /// Fixed batch size; `None` leaves it open.
     pub batch: Option<usize>,
-    /// Ends with a softmax: outputs called `logits` become `probabilities`.
+    /// Ends with a softmax over the classes: an output called `logits` becomes `probabilities`; one that is a map becomes
+    /// `label_map` (N×H×W, int64, the greatest channel) and `score_map`.
     pub softmax: bool,
     /// Free pairs stored in the file (`metadata_props`): labels, mean, std …
     pub metadata: Vec<(String, String)>,
@@ -132,11 +133,6 @@ fn write_with(
     let mut outputs = Vec::new();
     for output in &graph.outputs {
         let name = output_name(&output.name, options);
-        if options.softmax && output.name == LOGITS {
-            lowering.softmax(&names[output.node], &name);
-        } else if names[output.node] != name {
-            lowering.emit("Identity", &[&names[output.node]], &name, Vec::new());
-        }
         let dims = match values[output.node] {
             crate::Value::Map { channels, hw } => {
                 let side = |i: usize| dimension(hw.map(|hw| hw[i]), ["out_height", "out_width"][i]);
@@ -151,6 +147,19 @@ fn write_with(
                 vec![dimension(options.batch, "batch"), fixed(features)]
             }
         };
+        if options.softmax && output.name == LOGITS {
+            if let [batch, _, height, width] = &dims[..] {
+                lowering.softmax(output.node, &names[output.node], SCORE_MAP);
+                lowering.greatest_channel(&names[output.node], LABEL_MAP);
+                let ids = vec![batch.clone(), height.clone(), width.clone()];
+                outputs.push(typed_info(LABEL_MAP.to_owned(), lower::INT64, ids));
+                outputs.push(value_info(SCORE_MAP.to_owned(), dims));
+                continue;
+            }
+            lowering.softmax(output.node, &names[output.node], &name);
+        } else if names[output.node] != name {
+            lowering.emit("Identity", &[&names[output.node]], &name, Vec::new());
+        }
         outputs.push(value_info(name, dims));
     }
     let mut lowered = lowering.finish();
@@ -187,6 +196,10 @@ fn write_with(
 }
 
 const LOGITS: &str = "logits";
+/// Class ids of a segmenter, N×H×W.
+const LABEL_MAP: &str = "label_map";
+/// Probabilities of a segmenter, N×classes×H×W.
+const SCORE_MAP: &str = "score_map";
 
 fn output_name(name: &str, options: &OnnxOptions) -> String {
     if options.softmax && name == LOGITS {
@@ -205,6 +218,7 @@ fn value_names(graph: &Graph, options: &OnnxOptions) -> Vec<String> {
         .iter()
         .map(|o| output_name(&o.name, options))
         .collect();
+    taken.extend([LABEL_MAP, SCORE_MAP].map(str::to_owned));
     taken.insert(options.input_name.clone());
     let mut names: Vec<String> = Vec::with_capacity(graph.nodes.len());
     for (id, node) in graph.nodes.iter().enumerate() {
@@ -228,11 +242,12 @@ fn value_names(graph: &Graph, options: &OnnxOptions) -> Vec<String> {
 }
 
 fn value_info(name: String, dim: Vec<DimensionProto>) -> ValueInfoProto {
+    typed_info(name, lower::FLOAT, dim)
+}
+
+fn typed_info(name: String, elem_type: i32, dim: Vec<DimensionProto>) -> ValueInfoProto {
     let shape = Some(ShapeProto { dim });
-    let tensor_type = Some(TensorTypeProto {
-        elem_type: lower::FLOAT,
-        shape,
-    });
+    let tensor_type = Some(TensorTypeProto { elem_type, shape });
     ValueInfoProto {
         name,
         r#type: Some(TypeProto { tensor_type }),

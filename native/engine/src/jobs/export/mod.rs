@@ -46,7 +46,10 @@ const TOP_K: usize = 5;
 /// to calibrate and there are none of the model's classes; `Cancelled`. An older export in
 /// the same place stays as it was until the new one is complete.
 pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
-    if spec.task_type != TaskType::Classification {
+    if !matches!(
+        spec.task_type,
+        TaskType::Classification | TaskType::Segmentation
+    ) {
         return Err(EngineError::new(
             ErrorCode::Unsupported,
             "export of this task type is not available yet",
@@ -77,13 +80,18 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
         precision: Precision::Fp32,
     })?;
     let model = model::open(&spec.source)?;
+    model::of_type(&model.yml, spec.task_type)?;
     stages.exporting(1)?;
     let (graph, weights) = fold_batch_norm(&model.graph, &model.weights).map_err(invalid)?;
     let size = model.yml.preprocessing.size().map(|s| s as usize);
     let cost = cost(&graph, size).map_err(invalid)?;
-    let data = images(spec, &model)?;
+    let input = Input::of(&model.yml.preprocessing);
+    let data = match input {
+        Some(_) => images(spec, &model)?,
+        None => None,
+    };
     let network = Folded {
-        input: Input::of(&model.yml.preprocessing)?,
+        input,
         graph: &graph,
         weights: &weights,
         placement,
@@ -92,6 +100,7 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
     let calibrated = match &spec.quant {
         None => None,
         Some(quant) => {
+            network.input()?;
             let data = data.as_ref().ok_or_else(|| {
                 EngineError::new(ErrorCode::NotReady, "quantization needs training images")
                     .hint("bind a dataset to the project and split it")
@@ -99,7 +108,7 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
             Some(quant::calibrate(&network, quant, data, stages)?)
         }
     };
-    let measure = match &spec.log_dir {
+    let measure = match spec.log_dir.as_ref().filter(|_| network.input.is_some()) {
         None => None,
         Some(dir) => Some(prepare_measure(
             spec,
@@ -127,7 +136,8 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
 struct Folded<'a> {
     graph: &'a Graph,
     weights: &'a WeightMap,
-    input: Input,
+    /// `None` for other than classifiers, which alone are measured with another runtime and quantized.
+    input: Option<Input>,
     placement: Placement,
     /// Of decoding and counting; 0 = all cores.
     threads: usize,
@@ -142,19 +152,28 @@ struct Input {
 }
 
 impl Input {
-    fn of(p: &Preprocessing) -> Result<Self> {
+    fn of(p: &Preprocessing) -> Option<Self> {
         match (p.resize, p.rgb()) {
-            (Resize::ShortCrop { short, crop }, Some((mean, std))) => Ok(Self {
+            (Resize::ShortCrop { short, crop }, Some((mean, std))) => Some(Self {
                 short,
                 crop,
                 mean,
                 std,
             }),
-            _ => Err(EngineError::new(
-                ErrorCode::Unsupported,
-                "only classifiers of 8-bit RGB pictures can be exported yet",
-            )),
+            _ => None,
         }
+    }
+}
+
+impl Folded<'_> {
+    fn input(&self) -> Result<&Input> {
+        self.input.as_ref().ok_or_else(|| {
+            EngineError::new(
+                ErrorCode::Unsupported,
+                "only classifiers of 8-bit RGB pictures can be quantized yet",
+            )
+            .hint("export without quantization")
+        })
     }
 }
 
@@ -197,7 +216,7 @@ fn prepare_measure(
     data: Option<&DataSplit<Sample>>,
     dir: &Path,
 ) -> Result<MeasureSpec> {
-    let p = &network.input;
+    let p = network.input()?;
     let classes = model.yml.labels.len();
     let fp32 = match &spec.quant {
         None => None,

@@ -27,7 +27,7 @@ pub(super) fn write(
     data: Option<&DataSplit<Sample>>,
     dir: &Path,
 ) -> Result<Probe> {
-    let p = &network.input;
+    let p = network.input()?;
     let side = p.crop as usize;
     let wanted = (IMAGES * 224 * 224 / (side * side)).clamp(1, IMAGES);
     let pixels = data

@@ -93,7 +93,7 @@ fn observe(
     stages: &mut Stages,
     notes: &mut Vec<String>,
 ) -> Result<(Vec<Histogram>, u32)> {
-    let p = &network.input;
+    let p = network.input()?;
     let samples = chosen(data, spec.images as usize, notes);
     let asked = samples.len();
     let batch = (BATCH_PIXELS / (p.crop as usize).pow(2)).clamp(1, 32);
