@@ -498,9 +498,12 @@ fn parameters_and_data_that_cannot_work_are_named() {
         "image_shape",
     );
     refused(&|p| p.common.model = "UNet9".into(), Argument, "UNet9");
+    // More damaged files than are passed over with a warning.
     let small = encode_label_map(&Plane::filled(10, 10, 0)).unwrap();
-    fs::write(data.join("Annotations/0.png"), small).unwrap();
-    refused(&|_| {}, ErrorCode::InvalidData, "0.png");
+    for i in 0..6 {
+        fs::write(data.join(format!("Annotations/{i}.png")), &small).unwrap();
+    }
+    refused(&|_| {}, ErrorCode::InvalidData, "10×10");
     fs::write(data.join("labels.txt"), "only one\n").unwrap();
     refused(&|_| {}, ErrorCode::InvalidData, "labels.txt");
 }

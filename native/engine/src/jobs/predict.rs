@@ -111,7 +111,7 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
         if segments {
             let tick = || -> Result<()> {
                 heart.tick();
-                Ok(context.cancel.check()?)
+                context.cancel.check()
             };
             for image in images {
                 items.push(segment_picture::predict(image, &model, out_dir, &tick)?);
