@@ -196,11 +196,11 @@ async function latencies(files: string[]): Promise<number[]> {
 
 /** int8 export against fp32 export. */
 async function quantized(base: string, net: Network, checkpoint: string, data: string): Promise<void> {
-  const spec = { kind: 'export', task_type: 'classification', source: { checkpoint, epoch: null } };
-  const quant = { dataset: { format: 'image_folder', root: data }, method: 'entropy', images: 32, device };
+  const spec = { kind: 'export', task_type: 'classification', source: { checkpoint, epoch: null }, threads };
+  const quant = { quant: { method: 'entropy', images: 32 }, dataset: { format: 'image_folder', root: data } };
   const [plain, small] = ['fp32', 'int8'].map((kind) => join(base, `${net.ours}-${kind}`)) as [string, string];
   withSpec(base, 'job', { ...spec, save_dir: plain });
-  withSpec(base, 'job', { ...spec, save_dir: small, quant });
+  withSpec(base, 'job', { ...spec, save_dir: small, ...quant });
   const files = [plain, small].map((folder) => join(folder, 'inference_model/model.onnx'));
   const missing = files.find((file) => !existsSync(file));
   if (missing) throw new Error(`the export left no ${missing}`);
