@@ -99,6 +99,12 @@ fn learns_and_leaves_what_the_contract_names() {
         steps[..5],
         [(1, 2, 9), (1, 4, 9), (1, 6, 9), (1, 8, 9), (2, 2, 9)]
     );
+    // Everything fits into memory: from the second epoch on nearly all pictures are there already.
+    let last = events.iter().rev().find_map(|e| match e {
+        JobEvent::Step { cache_hit_rate, .. } => *cache_hit_rate,
+        _ => None,
+    });
+    assert!(last > Some(0.5), "{last:?}");
     assert_eq!(
         events
             .iter()
@@ -111,6 +117,8 @@ fn learns_and_leaves_what_the_contract_names() {
         "[TRAIN] Epoch=1/5, Step=2/9, loss=",
         "[TRAIN] Epoch 5 finished, loss=",
         "[EVAL] Finished, Epoch=5, acc1=",
+        "Data: ",
+        " % from the cache.",
     ] {
         assert!(log.contains(text), "{text} is not in {log}");
     }

@@ -1,37 +1,12 @@
 //! The one image type: 8-bit RGB rows without padding.
 
-use crate::{ImageError, pool};
+use crate::packed::Packed;
+use crate::pool;
 
 /// 8-bit RGB pixels, row by row, no padding.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Image {
-    width: usize,
-    height: usize,
-    data: Vec<u8>,
-}
-
-impl std::fmt::Debug for Image {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Image {}×{}", self.width, self.height)
-    }
-}
+pub type Image = Packed<3>;
 
 impl Image {
-    /// Wraps pixels; `data` holds `width·height·3` bytes.
-    pub fn new(width: usize, height: usize, data: Vec<u8>) -> Result<Self, ImageError> {
-        if width == 0 || height == 0 || data.len() != width * height * 3 {
-            return Err(ImageError::Argument(format!(
-                "{} bytes are no {width}×{height} RGB image",
-                data.len()
-            )));
-        }
-        Ok(Self {
-            width,
-            height,
-            data,
-        })
-    }
-
     /// An image of one colour; sides of 0 become 1.
     pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
         let (width, height) = (width.max(1), height.max(1));
@@ -55,31 +30,6 @@ impl Image {
             height,
             data: pool::take(width * height * 3),
         }
-    }
-
-    /// Width in pixels, at least 1.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Height in pixels, at least 1.
-    pub fn height(&self) -> usize {
-        self.height
-    }
-
-    /// All pixels.
-    pub fn data(&self) -> &[u8] {
-        &self.data
-    }
-
-    /// All pixels, to change.
-    pub fn data_mut(&mut self) -> &mut [u8] {
-        &mut self.data
-    }
-
-    /// Gives the memory away.
-    pub fn into_data(self) -> Vec<u8> {
-        self.data
     }
 
     /// Gives memory beyond the pixels back, for a picture that is kept.

@@ -1,5 +1,9 @@
 //! JPEG by libjpeg-turbo: scaled in the DCT domain, only the needed region, strict about damage.
 
+mod eighth;
+mod entropy;
+mod frame;
+
 use std::cell::RefCell;
 use std::ffi::CStr;
 
@@ -173,6 +177,19 @@ pub(crate) fn denominator(stored: (usize, usize), needed: (usize, usize)) -> usi
 /// Decodes the stored picture at 1/`denominator`; with `region` (in scaled, stored coordinates)
 /// only that part, pixel for pixel the same as cutting it from the whole.
 pub(crate) fn decode(
+    bytes: &[u8],
+    denominator: usize,
+    region: Option<Rect>,
+) -> Result<Image, ImageError> {
+    if denominator == 8
+        && let Some(image) = eighth::decode(bytes, region)
+    {
+        return Ok(image);
+    }
+    decode_turbo(bytes, denominator, region)
+}
+
+fn decode_turbo(
     bytes: &[u8],
     denominator: usize,
     region: Option<Rect>,

@@ -1,7 +1,8 @@
 //! What transforms need of a picture, whatever its samples are.
 
+use crate::packed::Packed;
 use crate::view::{Change, View};
-use crate::{Image, ImageError, Plane, Raster, Rect, Samples};
+use crate::{ImageError, Raster, Rect, Samples};
 
 /// A picture that can be changed: 8-bit RGB, a multi-channel array, or labels.
 pub trait Pixels: Clone + Send + Sync {
@@ -23,7 +24,8 @@ pub trait Pixels: Clone + Send + Sync {
     }
 }
 
-impl Pixels for Image {
+/// Pictures as asked; planes (labels) always by the nearest neighbour and never blurred.
+impl<const C: usize> Pixels for Packed<C> {
     fn size(&self) -> (usize, usize) {
         (self.width(), self.height())
     }
@@ -32,28 +34,10 @@ impl Pixels for Image {
         let view = View {
             width: self.width(),
             height: self.height(),
-            channels: 3,
+            channels: C,
             data: self.data(),
         };
-        let (width, height, data) = view.apply(change, false)?;
-        Self::new(width, height, data)
-    }
-}
-
-impl Pixels for Plane {
-    fn size(&self) -> (usize, usize) {
-        (self.width(), self.height())
-    }
-
-    /// Always by the nearest neighbour and never blurred.
-    fn changed(&self, change: &Change) -> Result<Self, ImageError> {
-        let view = View {
-            width: self.width(),
-            height: self.height(),
-            channels: 1,
-            data: self.data(),
-        };
-        let (width, height, data) = view.apply(change, true)?;
+        let (width, height, data) = view.apply(change, C == 1)?;
         Self::new(width, height, data)
     }
 }

@@ -270,7 +270,9 @@ impl Coco {
         let mut places = HashMap::new();
         for (place, id) in ids(self).into_iter().enumerate() {
             match places.entry(id) {
-                Entry::Occupied(_) => self.fault(format!("{what} {id}"), "its id is used twice"),
+                Entry::Occupied(taken) => {
+                    self.fault(format!("{what} {}", taken.key()), "its id is used twice");
+                }
                 Entry::Vacant(free) => _ = free.insert(place),
             }
         }

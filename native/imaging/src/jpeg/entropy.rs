@@ -1,0 +1,310 @@
+//! Huffman decoding of sequential JPEG (ITU-T T.81, annex F), with a fast way past coefficients that
+//! nobody needs: one look-up steps over several whole symbols.
+
+/// Bits that a look-up sees at once.
+const WIDTH: u32 = 13;
+const ENTRIES: usize = 1 << WIDTH;
+
+/// Coefficients of an 8-bit picture reach 1024 and half a step of quantization; libjpeg-turbo wraps what
+/// is beyond this.
+pub(super) const LARGEST: i32 = 4088;
+
+/// A Huffman table with its look-ups.
+pub(super) struct Table {
+    /// By the next bits: length of the code << 8 | symbol; 0 for longer codes.
+    first: Box<[u16; ENTRIES]>,
+    /// Largest code of each length, as 16 bits from the left, and the place of its symbols.
+    limit: [u32; 17],
+    offset: [i32; 17],
+    symbols: Vec<u8>,
+    /// By the next bits: all whole symbols of a block's AC coefficients in them, see [`step_over`].
+    steps: Option<Box<[u32; ENTRIES]>>,
+}
+
+/// How look-ups of several symbols are packed: their bits, extra bits included, in the lowest byte; in
+/// the next one the coefficients passed and, with [`END`], one for the end of the block. Too many of
+/// them for any block stand for no whole symbol.
+const END: u32 = 1 << 16;
+const NONE: u32 = 255 << 8;
+
+impl Table {
+    /// From the counts of codes of length 1–16 and the symbols in code order, none above
+    /// `largest`; `None` for a faulty one.
+    pub fn new(counts: &[u8; 16], symbols: &[u8], largest: u8) -> Option<Self> {
+        if symbols.iter().any(|symbol| *symbol > largest) {
+            return None;
+        }
+        let mut table = Self {
+            first: vec![0; ENTRIES].try_into().ok()?,
+            limit: [0; 17],
+            offset: [0; 17],
+            symbols: symbols.to_vec(),
+            steps: None,
+        };
+        let (mut code, mut place) = (0u32, 0usize);
+        for length in 1..=16u32 {
+            let count = usize::from(counts[length as usize - 1]);
+            table.offset[length as usize] = place as i32 - code as i32;
+            for symbol in symbols.get(place..place + count)? {
+                // A code of ones alone is not allowed.
+                if code + 1 >= 1 << length {
+                    return None;
+                }
+                if length <= WIDTH {
+                    let shift = WIDTH - length;
+                    let start = (code << shift) as usize;
+                    let entry = (length as u16) << 8 | u16::from(*symbol);
+                    table.first[start..start + (1 << shift)].fill(entry);
+                }
+                code += 1;
+            }
+            place += count;
+            table.limit[length as usize] = code << (16 - length);
+            code <<= 1;
+        }
+        Some(table)
+    }
+
+    /// Prepares [`Bits::skip_block`].
+    pub fn prepare_steps(&mut self) {
+        if self.steps.is_some() {
+            return;
+        }
+        let steps: Vec<u32> = (0..ENTRIES).map(|next| self.step_over(next)).collect();
+        self.steps = steps.try_into().ok();
+    }
+
+    /// All whole symbols at the front of these bits.
+    fn step_over(&self, next: usize) -> u32 {
+        let (mut taken, mut coefficients) = (0u32, 0u32);
+        while coefficients < 63 {
+            let entry = self.first[next << taken & (ENTRIES - 1)];
+            let (length, symbol) = (u32::from(entry >> 8), u32::from(entry & 255));
+            let (run, extra) = (symbol >> 4, symbol & 15);
+            if length == 0 || taken + length + extra > WIDTH {
+                break;
+            }
+            taken += length + extra;
+            match (extra, run) {
+                (0, 15) => coefficients += 16,
+                (0, _) => return END | (coefficients + 1) << 8 | taken,
+                _ => coefficients += run + 1,
+            }
+        }
+        if taken == 0 {
+            NONE
+        } else {
+            coefficients << 8 | taken
+        }
+    }
+}
+
+/// Entropy-coded data as bits; stops before markers.
+pub(super) struct Bits<'a> {
+    data: &'a [u8],
+    at: usize,
+    /// The next bits, from the left.
+    next: u64,
+    left: u32,
+    /// Zero bits that stand for what is behind the end.
+    beyond: u32,
+}
+
+impl<'a> Bits<'a> {
+    pub fn new(data: &'a [u8], at: usize) -> Self {
+        Self {
+            data,
+            at,
+            next: 0,
+            left: 0,
+            beyond: 0,
+        }
+    }
+
+    /// At least 56 bits.
+    #[inline(always)]
+    fn fill(&mut self) {
+        if let Some(word) = self.data.get(self.at..).and_then(|d| d.first_chunk()) {
+            let word = u64::from_be_bytes(*word);
+            // No byte is 0xff (a zero byte of the inverse).
+            const ONES: u64 = 0x0101_0101_0101_0101;
+            if (!word).wrapping_sub(ONES) & word & (ONES << 7) == 0 {
+                // What lies beyond the counted bits will be the same when it is counted.
+                self.next |= word >> self.left;
+                let bytes = (63 - self.left) >> 3;
+                self.at += bytes as usize;
+                self.left += bytes * 8;
+                return;
+            }
+        }
+        self.fill_slowly();
+    }
+
+    #[cold]
+    fn fill_slowly(&mut self) {
+        while self.left < 56 {
+            let byte = match self.data.get(self.at..) {
+                Some([0xff, 0, ..]) => {
+                    self.at += 2;
+                    0xff
+                }
+                Some([byte, ..]) if *byte != 0xff => {
+                    self.at += 1;
+                    *byte
+                }
+                _ => {
+                    self.beyond += 8;
+                    0
+                }
+            };
+            self.next |= u64::from(byte) << (56 - self.left);
+            self.left += 8;
+        }
+    }
+
+    #[inline(always)]
+    fn drop(&mut self, bits: u32) {
+        self.next <<= bits;
+        self.left -= bits;
+    }
+
+    /// The next symbol; needs 16 bits. `None` for a code that is not there.
+    #[inline(always)]
+    fn symbol(&mut self, table: &Table) -> Option<u8> {
+        let entry = table.first[(self.next >> (64 - WIDTH)) as usize];
+        if entry != 0 {
+            self.drop(u32::from(entry >> 8));
+            return Some(entry as u8);
+        }
+        self.long_symbol(table)
+    }
+
+    #[cold]
+    fn long_symbol(&mut self, table: &Table) -> Option<u8> {
+        let code = (self.next >> 48) as u32;
+        let length = (WIDTH + 1..=16).find(|l| code < table.limit[*l as usize])?;
+        let place = (code >> (16 - length)) as i32 + table.offset[length as usize];
+        self.drop(length);
+        table.symbols.get(usize::try_from(place).ok()?).copied()
+    }
+
+    /// A signed value of so many bits (T.81, F.2.2.1).
+    #[inline(always)]
+    fn value(&mut self, bits: u32) -> i32 {
+        let raw = ((self.next >> 1) >> (63 - bits)) as i32;
+        self.drop(bits);
+        let half = (1 << bits) >> 1;
+        raw - if raw < half { (1 << bits) - 1 } else { 0 }
+    }
+
+    /// The difference of a block's mean to the one before.
+    #[inline(always)]
+    pub fn dc(&mut self, table: &Table) -> Option<i32> {
+        self.fill();
+        let bits = u32::from(self.symbol(table)?);
+        if bits > 11 {
+            return None;
+        }
+        Some(self.value(bits))
+    }
+
+    /// Reads a block's AC coefficients without looking at them.
+    #[inline(always)]
+    pub fn skip_block(&mut self, table: &Table) -> Option<()> {
+        let steps = table.steps.as_deref()?;
+        let mut at = 1u32;
+        loop {
+            self.fill();
+            // Four look-ups take at most 52 bits.
+            for _ in 0..4 {
+                let step = steps[(self.next >> (64 - WIDTH)) as usize];
+                let then = at + (step >> 8 & 255);
+                // A full block has no end symbol: what looks like one belongs to the next block.
+                if then > 64 {
+                    if at == 64 {
+                        return Some(());
+                    }
+                    self.fill();
+                    let symbol = self.symbol(table)?;
+                    let (run, bits) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+                    match (bits, run) {
+                        (0, 15) => at += 16,
+                        (0, _) => return Some(()),
+                        _ => at += run + 1,
+                    }
+                    self.drop(bits);
+                    if at > 64 {
+                        return None;
+                    }
+                    break;
+                }
+                self.drop(step & 255);
+                if step & END != 0 {
+                    return Some(());
+                }
+                at = then;
+            }
+        }
+    }
+
+    /// Reads a block's AC coefficients into their places, row by row, times `quant`.
+    #[inline(always)]
+    pub fn read_block(
+        &mut self,
+        table: &Table,
+        quant: &[i32; 64],
+        block: &mut [i32; 64],
+    ) -> Option<()> {
+        let mut at = 1usize;
+        while at < 64 {
+            if self.left < 32 {
+                self.fill();
+            }
+            let symbol = self.symbol(table)?;
+            let (run, bits) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+            match (bits, run) {
+                (0, 15) => at += 16,
+                (0, _) => return Some(()),
+                _ => {
+                    let place = usize::from(*ZIGZAG.get(at + run)?);
+                    let value = self.value(bits) * quant[place];
+                    if value.abs() > LARGEST {
+                        return None;
+                    }
+                    block[place] = value;
+                    at += run + 1;
+                }
+            }
+        }
+        (at == 64).then_some(())
+    }
+
+    /// Whether all that was read was there.
+    pub fn is_whole(&self) -> bool {
+        self.left >= self.beyond
+    }
+
+    /// Steps over the marker `code`, which must be next but for less than a byte of padding.
+    pub fn marker(&mut self, code: u8) -> Option<()> {
+        let padding = self.left.checked_sub(self.beyond)?;
+        // Bits read ahead are whole bytes that no marker interrupts.
+        if padding >= 8 {
+            return None;
+        }
+        while self.data.get(self.at..self.at + 2)? == [0xff, 0xff] {
+            self.at += 1;
+        }
+        if self.data.get(self.at..self.at + 2)? != [0xff, code] {
+            return None;
+        }
+        *self = Self::new(self.data, self.at + 2);
+        Some(())
+    }
+}
+
+/// Places of coefficients, row by row, in the order of the file (T.81, figure A.6).
+pub(super) const ZIGZAG: [u8; 64] = [
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
+    13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
+    52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+];
