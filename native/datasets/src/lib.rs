@@ -20,6 +20,7 @@ mod loader;
 mod params;
 mod paste;
 mod pipeline;
+mod pixels;
 mod preview;
 mod problems;
 mod raster;
@@ -49,6 +50,7 @@ pub use loader::{
 pub use oarlock_imaging::transform::Jitter;
 pub use params::{CommonAugment, DetectFamily, DetectionParams, SegmentationParams, Switch};
 pub use pipeline::{BatchKey, Canvas, Depth, Job, Layout, Listed, Pipeline, Size, Timing};
+pub use pixels::PixelPipeline;
 pub use preview::{PreviewOptions, draw_labels};
 pub use problems::{Problem, Problems};
 pub use raster::{RasterPipeline, RasterTask, RasterTrain, ValueRange};

@@ -212,11 +212,12 @@ fn fresh_network(
             "a pruned training needs the model of its parent",
         )
     })?;
+    let (whole, _) = plan.family.network(oarlock_zoo::Origin::Torch)?;
     let start = prune::start::start(
         pruning,
         prune::start::Wanted {
             checkpoint,
-            model: &plan.params.model,
+            whole: &whole,
             labels: plan.family.labels(),
             image_size: plan.family.preprocessing().size().map(|s| s as usize),
             criterion: prune::criterion(spec.params.task_type()),
