@@ -1,0 +1,134 @@
+/** A segmentation task over HTTP: import, train, evaluate, predict, export, on pictures of discs. */
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import * as ort from 'onnxruntime-node';
+import { png } from './lib/pictures.js';
+import { type Json, TestServer } from './lib/server.js';
+
+const SIDE = 96;
+const COUNT = 60;
+
+const params: Json = {
+  model: 'FastSCNN',
+  batch_size: 8,
+  num_epochs: 6,
+  learning_rate: 0.05,
+  save_interval_epochs: 2,
+  image_shape: [SIDE, SIDE],
+  loss_type: [true, true],
+  pretrain_weights: null,
+};
+
+/** Bright discs on noise, with their label maps; one corner of each map is to be ignored. */
+function discs(folder: string): string {
+  mkdirSync(join(folder, 'JPEGImages'), { recursive: true });
+  mkdirSync(join(folder, 'Annotations'));
+  let state = 7;
+  const random = (): number => {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
+    return state / 0x7fffffff;
+  };
+  for (let i = 0; i < COUNT; i += 1) {
+    const [cx, cy, r] = [30 + random() * 36, 30 + random() * 36, 12 + random() * 14];
+    const pixels = new Uint8Array(SIDE * SIDE * 3);
+    const labels = new Uint8Array(SIDE * SIDE);
+    for (let p = 0; p < labels.length; p += 1) {
+      const [x, y] = [p % SIDE, Math.floor(p / SIDE)];
+      const inside = (x - cx) ** 2 + (y - cy) ** 2 < r * r;
+      labels[p] = x < 4 && y < 4 ? 255 : inside ? 1 : 0;
+      for (let c = 0; c < 3; c += 1) pixels[p * 3 + c] = (inside ? 170 - c * 40 : 60 + c * 20) + random() * 50;
+    }
+    writeFileSync(join(folder, `JPEGImages/d${i}.png`), png(SIDE, SIDE, 3, pixels));
+    writeFileSync(join(folder, `Annotations/d${i}.png`), png(SIDE, SIDE, 1, labels));
+  }
+  writeFileSync(join(folder, 'labels.txt'), 'background\ndisc\n');
+  return folder;
+}
+
+describe('segmentation over HTTP', { concurrency: false }, () => {
+  let server: TestServer;
+  let pid = '';
+  let tid = '';
+  let dir = '';
+  let val = 0;
+
+  before(async () => {
+    server = await TestServer.start();
+    const { did } = await server.ok('POST', '/dataset', { name: 'discs', desc: '', dataset_type: 'segmentation' });
+    await server.ok('PUT', '/dataset', { did, path: discs(join(server.folder, 'discs')) });
+    const imported = await server.until(60, 'GET', '/dataset', { did }, (a) => ![1, 3].includes(a.dataset_status));
+    assert.equal(imported.dataset_status, 4, JSON.stringify(imported));
+    await server.ok('PUT', '/dataset/split', { did, val_split: 0.2, test_split: 0.1, seed: 3 });
+    val = (await server.ok('GET', '/dataset/details', { did })).details.val_files.length;
+    ({ pid } = await server.ok('POST', '/project', { name: 'discs', desc: '', project_type: 'segmentation' }));
+    await server.ok('PUT', '/workspace', { struct: 'project', id: pid, attr_dict: { did } });
+  });
+  after(() => server.remove());
+
+  it('trains, with the metrics of label maps', async () => {
+    const { train } = await server.ok('GET', '/project/task/params', { pid });
+    assert.deepEqual([train.model, train.backbone, train.lr_policy], ['DeepLabV3P', 'ResNet50_vd', 'Polynomial']);
+    ({ tid } = await server.ok('POST', '/project/task', { pid, train: params }));
+    dir = join(server.workspace, 'projects', pid, tid);
+    assert.ok(!('backbone' in (await server.ok('GET', '/project/task/params', { tid })).train));
+    await server.ok('POST', '/project/task/train', { tid });
+    const done = await server.until(300, 'GET', '/project/task', { tid }, (a) => a.task_status !== 3, 200);
+    assert.equal(done.task_status, 4, JSON.stringify(done));
+    const { train_log } = await server.ok('GET', '/project/task/metrics', { tid, type: 'train' });
+    assert.deepEqual(Object.keys(train_log.train_metrics).sort(), ['Epoch', 'Step', 'loss', 'lr']);
+    assert.deepEqual(Object.keys(train_log.eval_metrics), ['Epoch', 'miou', 'oacc', 'kappa']);
+    const { eval_metric } = await server.ok('GET', '/project/task/metrics', { tid, type: 'eval' });
+    assert.deepEqual(Object.keys(eval_metric), ['miou']);
+    assert.ok(eval_metric.miou > 0.7, `${eval_metric.miou}`);
+    const all = await server.ok('GET', '/project/task/metrics', { tid, type: 'eval_all' });
+    assert.deepEqual([all.key, Object.keys(all.epoch_result_dict)], ['miou', ['2', '4', '6']]);
+    assert.equal(all.best_result, eval_metric.miou);
+  });
+
+  it('evaluates: pixels, IoU, spreadsheet', async () => {
+    await server.ok('POST', '/project/task/evaluate', { tid });
+    const answer = await server.until(60, 'GET', '/project/task/evaluate', { tid }, (a) => a.evaluate_status !== 11);
+    assert.equal(answer.evaluate_status, 5, JSON.stringify(answer));
+    const { result } = answer;
+    assert.deepEqual(result.label_list, ['background', 'disc']);
+    const matrix = result.Confusion_Matrix as [[number, number], [number, number]];
+    const [[a, b], [c, d]] = matrix;
+    assert.equal(a + b + c + d, val * (SIDE * SIDE - 16), 'pixels of 255 are left out');
+    assert.ok(Math.abs(result.Mean_Acc - (a + d) / (a + b + c + d)) < 1e-6);
+    const iou = [a / (a + b + c), d / (b + c + d)] as const;
+    assert.ok(Math.abs(result.Mean_IoU - (iou[0] + iou[1]) / 2) < 1e-6);
+    assert.ok(Math.abs(result.PRIoU.disc.iou - iou[1]) < 1e-6);
+    assert.ok(Math.abs(result.PRIoU.disc.precision - d / (b + d)) < 1e-6);
+    assert.ok(Math.abs(result.PRIoU.disc.recall - d / (c + d)) < 1e-6);
+    const sheet = await server.ok('GET', '/project/task/evaluate/file', { tid });
+    assert.ok(statSync(sheet.path).size > 2000);
+  });
+
+  it('predicts the test split and a picture', async () => {
+    await server.ok('POST', '/project/task/predict', { tid });
+    const many = await server.until(60, 'GET', '/project/task/predict', { tid }, (a) => a.predict_status !== 0);
+    assert.equal(many.predict_status, 1, JSON.stringify(many));
+    const drawn = readdirSync(join(dir, 'visualized_test_results'));
+    assert.equal(drawn.length, COUNT / 10);
+    assert.ok(drawn.every((name) => /^d\d+\.png$/.test(name)));
+    const image_data = readFileSync(join(server.folder, 'discs/JPEGImages/d0.png')).toString('base64');
+    const { path } = await server.ok('POST', '/project/task/predict', { tid, image_data });
+    const one = await server.until(60, 'GET', '/project/task/predict', { tid }, (a) => a.predict_status !== 0);
+    assert.equal(one.predict_status, 1, JSON.stringify(one));
+    assert.ok(existsSync(path));
+  });
+
+  it('exports a network that finds the discs in onnxruntime', async () => {
+    const save_dir = join(dir, 'export_model');
+    await server.ok('POST', '/project/task/export', { tid, type: 'infer', save_dir });
+    const done = await server.until(60, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
+    assert.equal(done.export_status, 7, JSON.stringify(done));
+    const session = await ort.InferenceSession.create(join(save_dir, 'inference_model/model.onnx'));
+    const input = new ort.Tensor('float32', new Float32Array(3 * SIDE * SIDE), [1, 3, SIDE, SIDE]);
+    const output = await session.run({ [session.inputNames[0] ?? '']: input });
+    const dims = output[session.outputNames[0] ?? '']?.dims ?? [];
+    assert.deepEqual(dims.slice(-2), [SIDE, SIDE]);
+  });
+});
