@@ -131,4 +131,66 @@ describe('segmentation over HTTP', { concurrency: false }, () => {
     const dims = output[session.outputNames[0] ?? '']?.dims ?? [];
     assert.deepEqual(dims.slice(-2), [SIDE, SIDE]);
   });
+
+  it('int8: the mean IoU of label maps before and after, then the lite form', async () => {
+    const save_dir = join(dir, 'int8');
+    await server.ok('POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: true, quant_images: 24 });
+    const done = await server.until(60, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
+    assert.equal(done.export_status, 7, JSON.stringify(done));
+    const { quant_result } = await server.ok('GET', '/project/task/export', { tid, quant: 'result' });
+    assert.deepEqual(
+      [quant_result.before, quant_result.after].map((metrics) => Object.keys(metrics)),
+      [['miou'], ['miou']],
+    );
+    const { eval_metric } = await server.ok('GET', '/project/task/metrics', { tid, type: 'eval' });
+    assert.ok(Math.abs(quant_result.before.miou - eval_metric.miou) < 1e-3, 'the other runtime finds what was trained');
+    assert.ok(quant_result.before.miou - quant_result.after.miou < 0.03, JSON.stringify(quant_result));
+    const { measured } = done;
+    assert.ok(measured.difference <= 1e-4, `differs by ${measured.difference}`);
+    assert.equal(measured.images, val);
+    assert.ok(measured.model.bytes < 0.4 * measured.fp32.bytes, JSON.stringify(measured));
+
+    const lite = { tid, type: 'lite', model_path: save_dir, save_dir: join(dir, 'lite') };
+    const { message } = await server.ok('POST', '/project/task/export', lite);
+    assert.match(message, /lite_model\/model\.ort, \d+\.\d MB\.$/);
+    const session = await ort.InferenceSession.create(join(dir, 'lite/lite_model/model.ort'));
+    assert.deepEqual([...session.outputNames].sort(), ['label_map', 'score_map']);
+    const input = new ort.Tensor('float32', new Float32Array(3 * SIDE * SIDE), [1, 3, SIDE, SIDE]);
+    const { label_map, score_map } = await session.run({ [session.inputNames[0] ?? '']: input });
+    assert.deepEqual(
+      [label_map?.dims, score_map?.dims],
+      [
+        [1, SIDE, SIDE],
+        [1, 2, SIDE, SIDE],
+      ],
+    );
+    await session.release();
+  });
+
+  it('is analysed, and trains a pruned child', async () => {
+    await server.ok('POST', '/project/task/prune', { tid });
+    const end = await server.until(120, 'GET', '/project/task/prune', { tid }, (a) => a.prune_status !== 1);
+    assert.equal(end.prune_status, 2, JSON.stringify(end));
+    const { sensitivities_loss_img: curve } = await server.ok('GET', '/project/task/metrics', {
+      tid,
+      type: 'sensitivities',
+    });
+    assert.ok(Object.keys(curve).length > 0, JSON.stringify(curve));
+    const { tid: child } = await server.ok('POST', '/project/task', { pid, parent_id: tid });
+    const short = { num_epochs: 1, save_interval_epochs: 1 };
+    await server.ok('POST', '/project/task/params', { tid: child, train: short });
+    await server.ok('POST', '/project/task/train', { tid: child, pruned_flops: 0.3 });
+    const done = await server.until(
+      120,
+      'GET',
+      '/project/task',
+      { tid: child },
+      (a) => ![3, 15].includes(a.task_status),
+      200,
+    );
+    assert.equal(done.task_status, 4, JSON.stringify(done));
+    const best = join(server.workspace, 'projects', pid, child, 'output/best_model');
+    const bytes = (folder: string): number => statSync(join(folder, 'model.safetensors')).size;
+    assert.ok(bytes(best) < 0.95 * bytes(join(dir, 'output/best_model')));
+  });
 });

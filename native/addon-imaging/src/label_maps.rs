@@ -42,8 +42,7 @@ impl LabelMapBatches {
     /// `not_ready` when the dataset has no validation images; `invalid_argument` for a spec of something else.
     #[napi(constructor, catch_unwind)]
     pub fn new(spec: String, batch_size: u32, models: u32) -> Result<Self> {
-        let refuse =
-            |what: String| thrown(&JobError::new(ErrorCode::InvalidArgument, what));
+        let refuse = |what: String| thrown(&JobError::new(ErrorCode::InvalidArgument, what));
         let spec: MeasureSpec = serde_json::from_str(&spec)
             .map_err(|e| refuse(format!("the measurement cannot be read: {e}")))?;
         let (MeasureTask::Pixels { raster, range }, Some(root)) = (&spec.task, &spec.dataset)
@@ -118,7 +117,11 @@ impl LabelMapBatches {
         for (at, plane) in planes {
             let (first, channel) = (at / batch.channels * image, at % batch.channels);
             let places = (first + channel..).step_by(batch.channels);
-            self.normalise(plane, channel, places.map(|at| value(bytes, batch.depth, at)));
+            self.normalise(
+                plane,
+                channel,
+                places.map(|at| value(bytes, batch.depth, at)),
+            );
         }
         self.targets = batch.targets;
         self.images += batch.n as u32;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { syncFolder, temporaryName, writeFileAtomic } from '../../domain/atomic-file.js';
 import type { LiteResult, LiteSpec } from '../jobs.gen.js';
 import { withEntries } from './description.js';
-import { ExportedModel, difference, latencies, RUNTIME, threadsOf } from './session.js';
+import { difference, ExportedModel, latencies, RUNTIME, threadsOf } from './session.js';
 
 export const FOLDER = 'lite_model';
 /** Images that the converted model is compared on. */

@@ -3,7 +3,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { Measured, MeasureSpec, ModelMeasure } from '../jobs.gen.js';
 import type { OnProgress } from './protocol.js';
-import { ExportedModel, difference, latencies, RUNTIME, threadsOf } from './session.js';
+import { difference, ExportedModel, latencies, RUNTIME, threadsOf } from './session.js';
 
 /** Pixels of one batch: sixteen images of 224 × 224. */
 const BATCH_PIXELS = 16 * 224 * 224;

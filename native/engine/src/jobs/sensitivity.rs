@@ -286,9 +286,7 @@ fn validation(
         tick,
     };
     Ok(match samples {
-        Samples::Classes(data) => {
-            Box::new(ClassifierSet::open(data.val, labels.len(), &opening)?)
-        }
+        Samples::Classes(data) => Box::new(ClassifierSet::open(data.val, labels.len(), &opening)?),
         Samples::Pixels(data) => Box::new(SegmenterSet::open(data.val, labels.len(), &opening)?),
     })
 }

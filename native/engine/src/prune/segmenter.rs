@@ -85,7 +85,13 @@ impl Evaluation for SegmenterSet {
 /// Counts every pixel as another class.
 fn miss(counter: &mut PixelCounter, targets: &[SegmentTarget], classes: usize) {
     for map in targets.iter().filter_map(|target| target.map.as_ref()) {
-        let other = |id: &u8| if usize::from(*id) + 1 < classes { id + 1 } else { 0 };
+        let other = |id: &u8| {
+            if usize::from(*id) + 1 < classes {
+                id + 1
+            } else {
+                0
+            }
+        };
         let wrong: Vec<u8> = map.data().iter().map(other).collect();
         counter.add(map.data(), &wrong);
     }

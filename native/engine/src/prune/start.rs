@@ -125,7 +125,9 @@ fn check_parent(parent: &Model, wanted: Wanted) -> Result<()> {
     if theirs != ours {
         return Err(EngineError::new(
             ErrorCode::InvalidData,
-            format!("the parent takes pictures of {theirs} channels, those of the dataset have {ours}"),
+            format!(
+                "the parent takes pictures of {theirs} channels, those of the dataset have {ours}"
+            ),
         )
         .hint("a pruned training needs the channels of its parent"));
     }

@@ -115,7 +115,12 @@ fn observe(
             )?;
             images += n;
         }
-        stages.done(Stage::Batch, done, inputs.batches, format_args!("images={images}"))?;
+        stages.done(
+            Stage::Batch,
+            done,
+            inputs.batches,
+            format_args!("images={images}"),
+        )?;
     }
     if images == 0 {
         let what = "none of the training images chosen for calibration can be read";
