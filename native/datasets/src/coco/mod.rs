@@ -6,6 +6,7 @@
 mod parts;
 mod segmentation;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
@@ -268,10 +269,13 @@ impl Coco {
     fn places(&mut self, what: &str, ids: impl Fn(&Self) -> Vec<Id>) -> HashMap<Id, usize> {
         let mut places = HashMap::new();
         for (place, id) in ids(self).into_iter().enumerate() {
-            if places.contains_key(&id) {
-                self.fault(format!("{what} {id}"), "its id is used twice");
-            } else {
-                places.insert(id, place);
+            match places.entry(id) {
+                Entry::Occupied(same) => {
+                    self.fault(format!("{what} {}", same.key()), "its id is used twice");
+                }
+                Entry::Vacant(free) => {
+                    free.insert(place);
+                }
             }
         }
         places
