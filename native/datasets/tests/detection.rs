@@ -401,6 +401,14 @@ fn every_kind_of_bad_coco_entry_is_named() {
             "its box 50, 3, 20, 10 lies outside the picture of 40×30",
         ),
         (
+            Box::new(set(2, "bbox", json!([1e39, 3, 5, 10]))),
+            "annotation entry 3: number out of range",
+        ),
+        (
+            Box::new(set(2, "segmentation", json!([[1, 2, 3, 4, 5, 1e39]]))),
+            "its polygons hold a number that is too large",
+        ),
+        (
             Box::new(set(2, "bbox", json!([5, 3, 0, 10]))),
             "its box 5, 3, 0, 10 has no area",
         ),
