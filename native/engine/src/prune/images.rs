@@ -39,6 +39,8 @@ pub struct Opening<'a> {
 }
 
 type Loaded<P> = datasets::Batch<<P as Pipeline>::Target>;
+/// What is done with a batch and its truth.
+type EachVisit<'a, T> = dyn FnMut(&Batch, &[T]) -> Result<()> + 'a;
 type Visit<'a, P> = dyn FnMut(Loaded<P>) -> Result<Option<Loaded<P>>> + 'a;
 
 /// Images with their truth.
@@ -151,7 +153,7 @@ impl<P: Pipeline> ImageSet<P> {
     ///
     /// # Errors
     /// Unreadable data, and what `visit` says.
-    pub fn each(&self, visit: &mut dyn FnMut(&Batch, &[P::Target]) -> Result<()>) -> Result<()> {
+    pub fn each(&self, visit: &mut EachVisit<P::Target>) -> Result<()> {
         let mut number = 0;
         let mut one = |batch: &Loaded<P>| {
             let shape = [batch.n, batch.h, batch.w, batch.channels];
