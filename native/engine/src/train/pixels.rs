@@ -108,6 +108,7 @@ where
             confusion_matrix: confusion.rows().map(<[u64]>::to_vec).collect(),
         }),
         skipped,
+        remark: None,
     }))
 }
 
