@@ -286,8 +286,8 @@ impl ValidationBatches {
     ///
     /// # Errors
     /// `invalid_data` when no image can be read.
-    #[napi(catch_unwind)]
-    pub fn next(&mut self) -> Result<Option<ImageBatch>> {
+    #[napi(catch_unwind, js_name = "next")]
+    pub fn next_batch(&mut self) -> Result<Option<ImageBatch>> {
         let Some(batch) = self.loader.next() else {
             return Ok(None);
         };

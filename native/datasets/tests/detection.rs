@@ -386,7 +386,8 @@ fn every_kind_of_bad_coco_entry_is_named() {
     let set = |place: usize, key: &'static str, value: Value| {
         move |all: &mut Value| all["annotations"][place][key] = value.clone()
     };
-    let cases: Vec<(Box<dyn Fn(&mut Value)>, &str)> = vec![
+    type Change = Box<dyn Fn(&mut Value)>;
+    let cases: Vec<(Change, &str)> = vec![
         (
             Box::new(set(0, "category_id", json!(5))),
             "annotations.json: annotation 0 of image 10 (图 0.jpg): its category 5 is not in categories",

@@ -49,11 +49,14 @@ fn spec(dir: &Path, quant: Option<(QuantMethod, u32)>) -> ExportSpec {
     }
 }
 
+/// Stage, done, total.
+type Progress = (String, u64, u64);
+
 /// The outcome, and (stage, done, total) of each progress event.
 fn export(
     spec: ExportSpec,
     stop_at: Option<&str>,
-) -> (Result<ExportResult, JobError>, Vec<(String, u64, u64)>) {
+) -> (Result<ExportResult, JobError>, Vec<Progress>) {
     let cancel = CancelToken::new();
     let events = Mutex::new(Vec::new());
     let sink = |event: JobEvent| {

@@ -270,10 +270,12 @@ impl Coco {
         let mut places = HashMap::new();
         for (place, id) in ids(self).into_iter().enumerate() {
             match places.entry(id) {
-                Entry::Occupied(taken) => {
-                    self.fault(format!("{what} {}", taken.key()), "its id is used twice");
+                Entry::Occupied(same) => {
+                    self.fault(format!("{what} {}", same.key()), "its id is used twice");
                 }
-                Entry::Vacant(free) => _ = free.insert(place),
+                Entry::Vacant(free) => {
+                    free.insert(place);
+                }
             }
         }
         places

@@ -102,12 +102,12 @@ fn observe(
         network.weights,
         network.placement,
     )?;
-    let mut loader =
+    let loader =
         Loader::new(eval_loader(samples, batch, p, network.threads)).map_err(JobError::from)?;
     let batches = loader.batches();
     let mut histograms = vec![Histogram::new(); values.len()];
     let (mut images, mut done) = (0, 0);
-    while let Some(batch) = loader.next() {
+    for batch in loader {
         let batch = batch.map_err(JobError::from)?;
         done += 1;
         if batch.n > 0 {
