@@ -5,6 +5,7 @@
 //! | [`plan`] | checks parameters and data before the first step |
 //! | [`family`] | what differs between task families: network, data, loss, validation |
 //! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
+//! | `class_batches`, `decode_choice` | its validation batches, decoded by the CPU or the GPU |
 //! | [`segmenter`], [`pictures`], [`pixels`] | the family of segmenters, what their pictures are like, evaluation |
 //! | [`losses`] | losses |
 //! | [`session`] | epochs, steps, evaluations |
@@ -13,8 +14,10 @@
 //! | [`checkpoint`], [`folder`], [`state`] | what is saved and resumed |
 
 pub mod checkpoint;
+mod class_batches;
 pub mod classifier;
 pub mod data;
+mod decode_choice;
 pub mod family;
 pub mod folder;
 pub mod learner;

@@ -98,6 +98,7 @@ pub fn validate(
             confusion_matrix: confusion.rows().map(<[u64]>::to_vec).collect(),
         }),
         skipped,
+        remark: None,
     }))
 }
 
