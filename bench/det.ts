@@ -1,6 +1,6 @@
 /** `npm run bench -- det`: evaluation of detections against pycocotools, suppression of boxes against torchvision. */
 import { join } from 'node:path';
-import { median, ProcessContender, type Rounds, race, ratio, type Timing } from './lib/contender.js';
+import { Checked, median, raceChecked, ratio } from './lib/contender.js';
 import { detectionResults } from './lib/detections.js';
 import { type Peer, peer, root } from './lib/peers.js';
 import { add, finish } from './lib/report.js';
@@ -10,17 +10,6 @@ const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
 const threads = Number(process.env.BENCH_THREADS ?? 2);
 
 type Task = 'coco' | 'nms';
-
-/** Remembers what was computed: a fast wrong answer is none. */
-class Checked extends ProcessContender {
-  result: number | undefined;
-
-  override async turn(): Promise<Timing> {
-    const timing = (await super.turn()) as Timing & { result?: number };
-    this.result = timing.result;
-    return timing;
-  }
-}
 
 const ours = (task: Task, folder: string, steps: number, count: number): Checked =>
   new Checked(
@@ -33,18 +22,6 @@ const ours = (task: Task, folder: string, steps: number, count: number): Checked
 const theirs = (task: Task, name: string, by: Peer, folder: string, steps: number): Checked =>
   new Checked(name, peer(by), ['bench/peers/det_peer.py', '--task', task, '--folder', folder], steps);
 
-async function ask(contenders: Checked[], turns: number): Promise<Rounds> {
-  const result = await race(contenders, turns);
-  const [first, ...others] = contenders;
-  for (const other of others) {
-    const difference = Math.abs((first?.result ?? Number.NaN) - (other.result ?? Number.NaN));
-    if (!(difference < 1e-4)) {
-      throw new Error(`${other.name} computes ${other.result}, but ${first?.name} ${first?.result}`);
-    }
-  }
-  return result;
-}
-
 async function evaluation(folder: string, images: number, found: number): Promise<void> {
   const many = `ours on ${threads} threads`;
   const contenders = [
@@ -53,7 +30,7 @@ async function evaluation(folder: string, images: number, found: number): Promis
     theirs('coco', 'pycocotools', 'paddlex', folder, 1),
   ];
   // A turn of pycocotools takes a minute or more.
-  const result = await ask(contenders, Math.min(rounds, 3));
+  const result = await raceChecked(contenders, Math.min(rounds, 3));
   const seconds = (name: string): string => `${(images / median(result.rates[name] ?? [])).toFixed(2)} s`;
   const peak = (name: string): string => `${((result.peaks[name] ?? 0) / 2 ** 20).toFixed(0)} MiB`;
   const what = `COCO evaluation of ${images} × ${found}`;
@@ -77,7 +54,7 @@ async function evaluation(folder: string, images: number, found: number): Promis
 
 async function suppression(folder: string, boxes: number): Promise<void> {
   const contenders = [ours('nms', folder, 40, 1), theirs('nms', 'torchvision', 'torch', folder, 40)];
-  const result = await ask(contenders, rounds);
+  const result = await raceChecked(contenders, rounds);
   const milliseconds = (name: string): string => `${((1000 * boxes) / median(result.rates[name] ?? [])).toFixed(2)} ms`;
   add({
     question: `suppression of ${boxes} boxes`,

@@ -1,10 +1,11 @@
-/** `npm run bench -- [data] [train] [infer] [prune] [det] [e2e] [api] [accuracy] [slimming]`: all questions without a name. */
+/** `npm run bench -- [data] [train] [infer] [prune] [det] [seg] [e2e] [api] [accuracy] [slimming]`: all questions without a name. */
 import { accuracy } from './accuracy.js';
 import { api } from './api.js';
 import { data } from './data.js';
 import { detection } from './det.js';
 import { endToEnd } from './e2e.js';
 import { prune } from './prune.js';
+import { segmentation } from './seg.js';
 import { slimming } from './slimming.js';
 import { infer, train } from './steps.js';
 
@@ -14,6 +15,7 @@ const questions: Record<string, () => Promise<void>> = {
   infer,
   prune,
   det: detection,
+  seg: segmentation,
   e2e: endToEnd,
   api,
   accuracy,

@@ -1,21 +1,9 @@
 /** `npm run bench -- train` and `-- infer`: one step of a network, ours against PyTorch and Paddle. */
-import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
-import {
-  BestOf,
-  type Contender,
-  median,
-  ProcessContender,
-  type Rounds,
-  race,
-  ratio,
-  type Timing,
-} from './lib/contender.js';
-import { peer, root } from './lib/peers.js';
+import { BestOf, type Contender, median, ProcessContender, race } from './lib/contender.js';
+import { compare, comparePeaks, EngineContender, perSecond, type Step, threads } from './lib/engine.js';
+import { peer } from './lib/peers.js';
 import { add, finish } from './lib/report.js';
 
-const binary = join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'release/oarlock-engine');
-const threads = Number(process.env.BENCH_THREADS ?? 2);
 const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
 
 interface Network {
@@ -26,45 +14,16 @@ interface Network {
   goals: { paddle?: number; tuned?: number; bf16?: number; fp32?: number; gemm?: number };
 }
 
-class EngineContender implements Contender {
-  constructor(
-    readonly name: string,
-    private readonly command: string,
-    private readonly net: Network,
-    private readonly precision: string,
-    private readonly steps: number,
-  ) {}
-
-  async turn(): Promise<Timing & { macs?: number }> {
-    const args = [
-      this.command,
-      '--model',
-      this.net.ours,
-      '--batch',
-      this.net.batch,
-      '--size',
-      224,
-      '--precision',
-      this.precision,
-    ];
-    // The peers are warm after their first turn; a fresh process needs some steps to be.
-    args.push('--steps', this.steps, '--warmup', 6, '--threads', threads);
-    const done = spawnSync(binary, args.map(String), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
-    if (done.status !== 0) throw new Error(`${binary} ${args.join(' ')} failed`);
-    const answer = JSON.parse(done.stdout.trim().split('\n').at(-1) ?? '{}') as {
-      images_per_second: number;
-      peak_rss_bytes?: number;
-      macs?: number;
-    };
-    return {
-      rate: answer.images_per_second,
-      ...(answer.peak_rss_bytes === undefined ? {} : { peak_bytes: answer.peak_rss_bytes }),
-      ...(answer.macs === undefined ? {} : { macs: answer.macs }),
-    };
-  }
-
-  close(): void {}
-}
+const engine = (name: 'bf16' | 'fp32', command: Step['command'], net: Network, steps: number): EngineContender =>
+  new EngineContender(name, {
+    command,
+    model: net.ours,
+    batch: net.batch,
+    size: 224,
+    precision: name,
+    steps,
+    warmup: 6,
+  });
 
 const torch = (name: string, mode: string, variant: string, net: Network, steps: number): Contender =>
   new ProcessContender(
@@ -113,22 +72,10 @@ const paddle = (name: string, mode: string, net: Network): Contender =>
     ),
   );
 
-const perSecond = (result: Rounds, name: string): string => `${median(result.rates[name] ?? []).toFixed(1)} img/s`;
-
-function compare(question: string, result: Rounds, ours: string, theirs: string, goal?: number): void {
-  add({
-    question,
-    ours: perSecond(result, ours),
-    peer: `${theirs} ${perSecond(result, theirs)}`,
-    ratio: ratio(result, ours, theirs),
-    ...(goal === undefined ? {} : { goal }),
-  });
-}
-
 async function trainOne(net: Network): Promise<void> {
   const what = `train ${net.ours} batch ${net.batch}`;
-  const bf16 = new EngineContender('bf16', 'bench-step', net, 'bf16', net.steps);
-  const macs = (await bf16.turn()).macs ?? 0;
+  const bf16 = engine('bf16', 'bench-step', net, net.steps);
+  const { macs } = await bf16.turn();
   const gemm = new ProcessContender(
     'gemm',
     peer('torch'),
@@ -138,7 +85,7 @@ async function trainOne(net: Network): Promise<void> {
   const result = await race(
     [
       bf16,
-      new EngineContender('fp32', 'bench-step', net, 'fp32', net.steps),
+      engine('fp32', 'bench-step', net, net.steps),
       torch('PyTorch tuned', 'train', 'tuned', net, net.steps),
       torch('PyTorch default', 'train', 'default', net, net.steps),
       paddle('Paddle', 'train', net),
@@ -161,14 +108,7 @@ async function trainOne(net: Network): Promise<void> {
       ...(net.goals.gemm === undefined ? {} : { goal: net.goals.gemm }),
     });
   }
-  const mib = (name: string): number => (result.peaks[name] ?? 0) / 2 ** 20;
-  add({
-    question: `${what}, peak memory`,
-    ours: `${mib('bf16').toFixed(0)} MiB`,
-    peer: `PyTorch tuned ${mib('PyTorch tuned').toFixed(0)} MiB`,
-    ratio: mib('bf16') / mib('PyTorch tuned'),
-    atMost: true,
-  });
+  comparePeaks(`${what}, peak memory`, result, 'bf16', 'PyTorch tuned');
 }
 
 async function inferOne(net: Network, batch: number): Promise<void> {
@@ -177,8 +117,8 @@ async function inferOne(net: Network, batch: number): Promise<void> {
   const steps = batch === 1 ? 20 : 4;
   const result = await race(
     [
-      new EngineContender('bf16', 'bench-infer', at, 'bf16', steps),
-      new EngineContender('fp32', 'bench-infer', at, 'fp32', steps),
+      engine('bf16', 'bench-infer', at, steps),
+      engine('fp32', 'bench-infer', at, steps),
       torch('PyTorch default', 'infer', 'default', at, steps),
       paddle('Paddle', 'infer', at),
     ],

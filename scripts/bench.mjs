@@ -9,6 +9,6 @@ guard(async () => {
   // Together with the addon, so that both see the same features of their dependencies and nothing is built twice.
   run('cargo', ['build', '--release', '-p', 'oarlock-addon-engine', '-p', 'oarlock-engine']);
   run('cargo', ['build', '--release', '-p', 'oarlock-datasets', '--example', 'data_rate']);
-  run('cargo', ['build', '--release', '-p', 'oarlock-metrics', '--example', 'detection_rate']);
+  run('cargo', ['build', '--release', '-p', 'oarlock-metrics', '--examples']);
   await import('../dist/bench/main.js');
 });

@@ -119,3 +119,27 @@ export function ratio(result: Rounds, ours: string, theirs: string): number {
   const b = result.rates[theirs] ?? [];
   return median(a.map((rate, i) => rate / (b[i] ?? Number.NaN)));
 }
+
+/** Remembers what was computed: a fast wrong answer is none. */
+export class Checked extends ProcessContender {
+  result: number | undefined;
+
+  override async turn(): Promise<Timing> {
+    const timing = (await super.turn()) as Timing & { result?: number };
+    this.result = timing.result;
+    return timing;
+  }
+}
+
+/** A race of contenders that must compute the same. */
+export async function raceChecked(contenders: Checked[], rounds: number): Promise<Rounds> {
+  const result = await race(contenders, rounds);
+  const [first, ...others] = contenders;
+  for (const other of others) {
+    const difference = Math.abs((first?.result ?? Number.NaN) - (other.result ?? Number.NaN));
+    if (!(difference < 1e-4)) {
+      throw new Error(`${other.name} computes ${other.result}, but ${first?.name} ${first?.result}`);
+    }
+  }
+  return result;
+}

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use oarlock_graph::NodeCost;
 use oarlock_jobs::{DeviceSpec, ErrorCode, LossKind, LossTerm, Precision};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -89,7 +90,7 @@ fn setup(
 fn time(
     options: &BenchOptions,
     placement: Placement,
-    macs: u64,
+    cost: NodeCost,
     mut body: impl FnMut() -> Result<Tensor>,
 ) -> Result<Value> {
     let (mut seconds, mut cpu_seconds) = (Vec::new(), Vec::new());
@@ -129,18 +130,18 @@ fn time(
         "cpu_seconds_best": cpu_seconds[0],
         "tensor_bytes_peak": memory.peak,
         "peak_rss_bytes": memory::peak_resident(),
-        "macs": macs,
+        "macs": cost.macs,
+        "parameters": cost.params,
         "images_per_second": f64::from(options.batch) / median,
         "images_per_second_best": f64::from(options.batch) / seconds[0],
     }))
 }
 
-fn macs(options: &BenchOptions, graph: &oarlock_graph::Graph) -> Result<u64> {
+fn cost(options: &BenchOptions, graph: &oarlock_graph::Graph) -> Result<NodeCost> {
     let cost = oarlock_graph::cost(graph, [options.size as usize; 2]);
     Ok(cost
         .map_err(|e| EngineError::internal(e.to_string()))?
-        .total
-        .macs)
+        .total)
 }
 
 /// Times training steps.
@@ -149,7 +150,7 @@ fn macs(options: &BenchOptions, graph: &oarlock_graph::Graph) -> Result<u64> {
 /// An unknown model, a missing GPU, out of memory.
 pub fn step(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
-    let macs = macs(options, &graph)?;
+    let cost = cost(options, &graph)?;
     let network = Network::new(graph, &weights, placement)?;
     let (n, s) = (i64::from(options.batch), i64::from(options.size));
     let pixels = segmenter(&options.model).is_some() && options.checkpoint.is_none();
@@ -171,7 +172,7 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
         false => losses::classification(outputs, &targets, 0.0),
     };
     let mut seed = 0;
-    time(options, placement, macs, || {
+    time(options, placement, cost, || {
         seed += 1;
         Ok(learner.step(&images, &loss, 1e-3, seed)?.loss)
     })
@@ -184,6 +185,6 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
 pub fn infer(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
     let network = Network::for_inference(&graph, &weights, placement)?;
-    let macs = macs(options, &graph)?;
-    time(options, placement, macs, || network.forward(&images, false))
+    let cost = cost(options, &graph)?;
+    time(options, placement, cost, || network.forward(&images, false))
 }

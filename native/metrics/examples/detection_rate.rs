@@ -5,21 +5,13 @@
 //! The folder holds `truths.txt` (image, class, x, y, width, height a line), `detections.txt` (image, class,
 //! score, x, y, width, height) and `boxes.txt` (score, x1, y1, x2, y2).
 
-use std::io::{BufRead, Write};
+mod turns;
+
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use oarlock_imaging::nms;
 use oarlock_metrics::{CocoParameters, Detection, ImageResult, Region, Truth, coco_evaluate};
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
-}
+use turns::{Failure, turns};
 
 /// The numbers of every line.
 fn table<const N: usize>(file: PathBuf) -> Result<Vec<[f64; N]>, Failure> {
@@ -63,30 +55,6 @@ fn results(folder: &Path) -> Result<(Vec<ImageResult>, usize), Failure> {
         });
     }
     Ok((images, classes))
-}
-
-/// Answers turns; `step` does `work` units and gives its result.
-fn turns(work: usize, mut step: impl FnMut() -> Result<f64, Failure>) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "{{\"ready\": true}}")?;
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        let count = line.strip_prefix("run ").map(|n| n.trim().parse::<usize>());
-        let Some(Ok(count)) = count else { break };
-        let started = Instant::now();
-        let mut result = 0.0;
-        for _ in 0..count {
-            result = step()?;
-        }
-        let rate = (work * count) as f64 / started.elapsed().as_secs_f64();
-        let peak = peak_bytes();
-        writeln!(
-            stdout,
-            "{{\"rate\": {rate:.2}, \"peak_bytes\": {peak}, \"result\": {result}}}"
-        )?;
-        stdout.flush()?;
-    }
-    Ok(())
 }
 
 fn main() -> Result<(), Failure> {

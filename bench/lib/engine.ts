@@ -1,0 +1,89 @@
+/** The engine's own timings of steps: `oarlock-engine bench-step` and `bench-infer`. */
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { type Contender, median, type Rounds, ratio, type Timing } from './contender.js';
+import { root } from './peers.js';
+import { add } from './report.js';
+
+const binary = join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'release/oarlock-engine');
+export const threads = Number(process.env.BENCH_THREADS ?? 2);
+
+export interface Step {
+  command: 'bench-step' | 'bench-infer';
+  /** The zoo's name. */
+  model: string;
+  batch: number;
+  /** Height and width. */
+  size: number;
+  precision: 'bf16' | 'fp32';
+  steps: number;
+  /** The peers are warm after their first turn; a fresh process needs some steps to be. */
+  warmup: number;
+}
+
+export interface StepTiming extends Timing {
+  /** Multiply-adds of the forward pass of one image. */
+  macs: number;
+  parameters: number;
+}
+
+/** A fresh process in each turn. */
+export class EngineContender implements Contender {
+  constructor(
+    readonly name: string,
+    private readonly step: Step,
+  ) {}
+
+  async turn(): Promise<StepTiming> {
+    const { command, ...options } = this.step;
+    const args = [
+      command,
+      ...Object.entries({ ...options, threads }).flatMap(([key, value]) => [`--${key}`, `${value}`]),
+    ];
+    const done = spawnSync(binary, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+    if (done.status !== 0) throw new Error(`${binary} ${args.join(' ')} failed: ${done.stdout}`);
+    const answer = JSON.parse(done.stdout.trim().split('\n').at(-1) ?? '{}') as {
+      images_per_second: number;
+      peak_rss_bytes?: number;
+      macs: number;
+      parameters: number;
+    };
+    const { images_per_second: rate, peak_rss_bytes, macs, parameters } = answer;
+    return { rate, macs, parameters, ...(peak_rss_bytes === undefined ? {} : { peak_bytes: peak_rss_bytes }) };
+  }
+
+  close(): void {}
+}
+
+export const perSecond = (result: Rounds, name: string, digits = 1): string =>
+  `${median(result.rates[name] ?? []).toFixed(digits)} img/s`;
+
+/** A row of `ours` against `theirs`. */
+export function compare(
+  question: string,
+  result: Rounds,
+  ours: string,
+  theirs: string,
+  goal?: number,
+  digits?: number,
+): void {
+  add({
+    question,
+    ours: perSecond(result, ours, digits),
+    peer: `${theirs} ${perSecond(result, theirs, digits)}`,
+    ratio: ratio(result, ours, theirs),
+    ...(goal === undefined ? {} : { goal }),
+  });
+}
+
+/** A row of the peak memory of `ours` against `theirs`. */
+export function comparePeaks(question: string, result: Rounds, ours: string, theirs: string): void {
+  const mib = (name: string): number => (result.peaks[name] ?? 0) / 2 ** 20;
+  add({
+    question,
+    ours: `${mib(ours).toFixed(0)} MiB`,
+    peer: `${theirs} ${mib(theirs).toFixed(0)} MiB`,
+    ratio: mib(ours) / mib(theirs),
+    atMost: true,
+  });
+}
