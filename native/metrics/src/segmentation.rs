@@ -12,10 +12,10 @@ use crate::report::ReportError;
 /// Pixels labelled so are left out.
 pub const IGNORED: u8 = 255;
 
-/// Values of a byte.
-const BYTE: usize = 256;
 /// Tables that pixels are counted into by turns: one table would make each count wait for the last.
 const TABLES: usize = 4;
+/// Pixels that are looked at together.
+const BLOCK: usize = 64;
 /// Pixels until a table's counts could overflow.
 const FLUSH: usize = u32::MAX as usize / 2;
 
@@ -36,6 +36,8 @@ pub fn nearest(map: &[u8], from: (usize, usize), to: (usize, usize)) -> Vec<u8> 
 /// Counts pixels of truth against prediction.
 pub struct PixelCounter {
     classes: usize,
+    /// Rows and columns of a table: the classes, and a last one for what is left out. Small tables stay in the cache.
+    side: usize,
     tables: Vec<u32>,
     pending: usize,
     counts: Vec<u64>,
@@ -50,9 +52,11 @@ impl std::fmt::Debug for PixelCounter {
 impl PixelCounter {
     /// For label maps of `classes` classes, at most 255.
     pub fn new(classes: usize) -> Self {
+        let side = classes.min(usize::from(IGNORED)) + 1;
         Self {
             classes,
-            tables: vec![0; TABLES * BYTE * BYTE],
+            side,
+            tables: vec![0; TABLES * side * side],
             pending: 0,
             counts: vec![0; classes * classes],
         }
@@ -75,35 +79,47 @@ impl PixelCounter {
     }
 
     fn count(&mut self, truth: &[u8], predicted: &[u8]) {
-        const ONES: u64 = 0x0101_0101_0101_0101;
-        let (truths, truth_rest) = truth.as_chunks::<8>();
-        let (predictions, predicted_rest) = predicted.as_chunks::<8>();
-        let tables = &mut self.tables[..TABLES * BYTE * BYTE];
-        for (t, p) in truths.iter().zip(predictions) {
-            let (tw, pw) = (u64::from_le_bytes(*t), u64::from_le_bytes(*p));
-            // Neighbours are mostly of one class.
-            if tw == ONES * (tw & 0xff) && pw == ONES * (pw & 0xff) {
-                tables[usize::from(t[0]) * BYTE + usize::from(p[0])] += 8;
-            } else {
-                for (i, (t, p)) in t.iter().zip(p).enumerate() {
-                    let table = i % TABLES * BYTE * BYTE;
-                    tables[table + usize::from(*t) * BYTE + usize::from(*p)] += 1;
-                }
-            }
+        let (truths, truth_rest) = truth.as_chunks::<BLOCK>();
+        let (predictions, predicted_rest) = predicted.as_chunks::<BLOCK>();
+        for (truth, predicted) in truths.iter().zip(predictions) {
+            self.count_block(truth, predicted);
         }
-        for (t, p) in truth_rest.iter().zip(predicted_rest) {
-            tables[usize::from(*t) * BYTE + usize::from(*p)] += 1;
+        for (truth, predicted) in truth_rest.iter().zip(predicted_rest) {
+            let place = place(self.side, *truth, *predicted);
+            self.tables[usize::from(place)] += 1;
+        }
+    }
+
+    fn count_block(&mut self, truth: &[u8; BLOCK], predicted: &[u8; BLOCK]) {
+        // The inside of a region.
+        let uniform = |ids: &[u8; BLOCK]| ids.iter().fold(0, |d, id| d | (id ^ ids[0])) == 0;
+        if uniform(truth) && uniform(predicted) {
+            let place = place(self.side, truth[0], predicted[0]);
+            self.tables[usize::from(place)] += BLOCK as u32;
+            return;
+        }
+        let mut places = [0; BLOCK];
+        for ((to, truth), predicted) in places.iter_mut().zip(truth).zip(predicted) {
+            *to = place(self.side, *truth, *predicted);
+        }
+        let size = self.side * self.side;
+        let tables = &mut self.tables[..TABLES * size];
+        for group in places.as_chunks::<TABLES>().0 {
+            for (i, place) in group.iter().enumerate() {
+                tables[i * size + usize::from(*place)] += 1;
+            }
         }
     }
 
     fn flush(&mut self) {
-        let known = self.classes.min(usize::from(IGNORED));
-        for table in self.tables.chunks_exact(BYTE * BYTE) {
-            for truth in 0..known {
-                for predicted in 0..known {
-                    self.counts[truth * self.classes + predicted] +=
-                        u64::from(table[truth * BYTE + predicted]);
-                }
+        let known = self.side - 1;
+        for table in self.tables.chunks_exact(self.side * self.side) {
+            for (truth, row) in table.chunks_exact(self.side).take(known).enumerate() {
+                let counts = &mut self.counts[truth * self.classes..][..known];
+                counts
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(c, n)| *c += u64::from(*n));
             }
         }
         self.tables.fill(0);
@@ -115,6 +131,13 @@ impl PixelCounter {
         self.flush();
         Confusion::from_counts(self.classes, self.counts)
     }
+}
+
+/// Where a table of this side, at most 256, counts a pixel.
+#[inline]
+fn place(side: usize, truth: u8, predicted: u8) -> u16 {
+    let last = (side - 1) as u8;
+    u16::from(truth.min(last)) * side as u16 + u16::from(predicted.min(last))
 }
 
 /// Measures of one class, each within 0 and 1.
