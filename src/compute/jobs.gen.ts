@@ -594,6 +594,26 @@ path: string,
  */
 images: number, };
 
+export type SampleKind = "uint8" | "uint16" | "float32";
+
+export type MeasureTask = { "kind": "classes", 
+/**
+ * The short side of a picture is resized to this before the square is cut out, in pixels.
+ */
+resize_short: number, 
+/**
+ * k of top-k accuracy beside top-1, at most the number of classes.
+ */
+topk: number, } | { "kind": "pixels", 
+/**
+ * Kind of the stored values; absent for 8-bit RGB.
+ */
+raster: SampleKind | null, 
+/**
+ * What values of each channel are cut to and become 0 and 1; none: 0 and 255.
+ */
+range: Array<[number, number]>, };
+
 export type MeasureSpec = { 
 /**
  * The exported ONNX file.
@@ -608,29 +628,25 @@ fp32: string | null,
  */
 dataset: string | null, 
 /**
- * The short side of an image is resized to this, in pixels.
+ * Height and width of the network's input, in pixels.
  */
-resize_short: number, 
+size: [number, number], 
 /**
- * Then the centre square of this side is cut out.
+ * Mean of each channel, of values brought to 0–1.
  */
-crop: number, 
+mean: Array<number>, 
 /**
- * Mean of R, G, B after division by 255.
+ * Standard deviation of each channel, of values brought to 0–1.
  */
-mean: [number, number, number], 
-/**
- * Standard deviation of R, G, B after division by 255.
- */
-std: [number, number, number], 
+std: Array<number>, 
 /**
  * Number of classes.
  */
 classes: number, 
 /**
- * k of top-k accuracy beside top-1, at most the number of classes.
+ * How pictures become that input, and what is measured on them.
  */
-topk: number, 
+task: MeasureTask, 
 /**
  * What the engine computes for a few images.
  */

@@ -5,14 +5,17 @@ import type { ExportResult, JobOutcome, Measured, ModelMeasure } from '../comput
 import { writeFileAtomic } from './atomic-file.js';
 import type { DomainContext } from './context.js';
 import type { ExportArgs, TasksApi } from './contracts.js';
-import { DatasetStatus, TaskStatus } from './enums.js';
+import { DatasetStatus, type ProjectType, TaskStatus } from './enums.js';
 import { invalidArgument, notReady, unsupported } from './errors.js';
 import { exportFolder, sweepUnfinished } from './export-folder.js';
-import type { SideJobRecord, TaskRecord } from './records.js';
+import type { DatasetRecord, SideJobRecord, TaskRecord } from './records.js';
 import type { SideJobPlan } from './side-jobs.js';
 import { localTime } from './time.js';
+import { datasetRef } from './training-plan.js';
 
 export const QUANT_METHODS = ['min_max', 'percentile', 'entropy'] as const;
+/** Types whose models can be quantized. */
+const QUANTIZED: readonly ProjectType[] = ['classification', 'segmentation'];
 /** `exported_type` of a lite model. */
 export const LITE = 1;
 /** On MNIST 32 and 1024 images gave the same accuracy within a tenth of a point; rare classes should occur too. */
@@ -39,11 +42,11 @@ export async function exportPlan(
   const method = args.quant_method ?? 'percentile';
   const quant = args.quant === true ? { method, images } : undefined;
   const type = tasks.typeOf(task);
-  if (quant !== undefined && type !== 'classification')
+  if (quant !== undefined && !QUANTIZED.includes(type))
     throw unsupported(`Quantization for ${type} is not available yet.`, 'Send "quant": false.');
   const saveDir = await exportFolder(context, task, args.save_dir);
   const checkpoint = await tasks.checkpoint(task.id, epoch);
-  const root = type === 'classification' ? datasetFolder(context, task, quant !== undefined) : undefined;
+  const dataset = QUANTIZED.includes(type) ? splitDataset(context, task, quant !== undefined) : undefined;
   const logDir = logFolder(task);
   const plan = async (): Promise<SideJobPlan> => {
     await mkdir(saveDir, { recursive: true });
@@ -58,7 +61,7 @@ export async function exportPlan(
         log_dir: logDir,
         threads: context.config.threads,
         ...(quant === undefined ? {} : { quant }),
-        ...(root === undefined ? {} : { dataset: { format: 'image_folder', root } }),
+        ...(dataset === undefined ? {} : { dataset: datasetRef(dataset) }),
       },
       args: { epoch, save_dir: saveDir, quant: quant ?? null },
       total: 0,
@@ -78,9 +81,9 @@ export async function exportPlan(
 }
 
 /** The project's dataset when it is split; a quantization cannot do without. */
-function datasetFolder({ store }: DomainContext, task: TaskRecord, needed: boolean): string | undefined {
+function splitDataset({ store }: DomainContext, task: TaskRecord, needed: boolean): DatasetRecord | undefined {
   const dataset = store.get('dataset', store.get('project', task.pid)?.did ?? '');
-  if (dataset?.status === DatasetStatus.XSPLITED) return dataset.path;
+  if (dataset?.status === DatasetStatus.XSPLITED) return dataset;
   if (!needed) return undefined;
   const why =
     dataset === undefined ? `The project ${task.pid} has no dataset.` : `The dataset ${dataset.id} is not split.`;

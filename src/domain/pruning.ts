@@ -29,7 +29,7 @@ export const pruneFolder = (task: TaskRecord): string => join(task.path, 'prune'
 export const sensitivityFile = (task: TaskRecord): string => join(pruneFolder(task), 'sensitivities.json');
 /** What an analysis writes into its folder. Others, of PaddleX, stay. */
 const FILES = ['sensitivities.json', 'sensitivities.png', 'out.log', 'err.log'];
-/** Smaller batches of a training on large pictures would only make the analysis slow: it keeps no gradients. */
+/** Smaller batches of a training would only make the analysis of a classifier slow: it keeps no gradients. Maps are large. */
 const MIN_BATCH = 16;
 
 export class Pruning implements PruningApi {
@@ -117,6 +117,7 @@ export class Pruning implements PruningApi {
     const checkpoint = await this.#tasks.checkpoint(task.id, null);
     const dataset = readyDataset(this.#context, task);
     const folder = pruneFolder(task);
+    const type = this.#tasks.typeOf(task);
     const args = { data: `${dataset.id}/${dataset.content}`, model: await weightsDigest(checkpoint) };
     if (partial?.args.data !== args.data || partial.args.model !== args.model) {
       await Promise.all(FILES.map((name) => rm(join(folder, name), { force: true })));
@@ -126,11 +127,11 @@ export class Pruning implements PruningApi {
     return {
       spec: {
         kind: 'sensitivity',
-        task_type: this.#tasks.typeOf(task),
+        task_type: type,
         source: { checkpoint, epoch: null },
         dataset: datasetRef(dataset),
         out_dir: folder,
-        batch_size: Math.max(MIN_BATCH, Number(this.#tasks.params(task.id).batch_size)),
+        batch_size: Math.max(type === 'classification' ? MIN_BATCH : 1, Number(this.#tasks.params(task.id).batch_size)),
         device: { cuda, threads: this.#context.config.threads, precision: 'fp32' },
       },
       args,

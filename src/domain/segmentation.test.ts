@@ -67,13 +67,17 @@ describe('a segmentation task', () => {
         return { from: 'file', path, output: `${stem}.png`, truth: join(root, `Annotations/${stem}.png`) };
       }),
     );
-    await jobs.export(tid, { save_dir: join(h.folder, 'out/x') });
-    assert.equal(last(h, 'export').task_type, 'segmentation');
+    await jobs.export(tid, { save_dir: join(h.folder, 'out/x'), quant: true });
+    const exported = last(h, 'export');
+    assert.equal(exported.task_type, 'segmentation');
+    assert.deepEqual(exported.dataset, { format: 'segmentation_pairs', root });
+    assert.deepEqual(exported.quant, { method: 'percentile', images: 256 });
     h.fail(`${tid}/export`);
     await h.until(() => tasks.get(tid).status === T.XEVALUATED);
     await h.services.pruning.analyse(tid);
     const analysis = last(h, 'sensitivity');
     assert.deepEqual([analysis.task_type, analysis.dataset.format], ['segmentation', 'segmentation_pairs']);
+    assert.equal(analysis.batch_size, tasks.params(tid).batch_size, 'maps are large');
   });
 
   it('of remote sensing needs the measures of its channels', async (t) => {

@@ -3,6 +3,8 @@
 //! A failing call throws an `Error` whose message is a `JobError` as JSON; jobs return a failed
 //! outcome instead. Structured answers are JSON texts.
 
+mod label_maps;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -120,7 +120,7 @@ impl ClassifyPipeline {
 
     /// (width, height) that a decoded image must cover so that scaling in the decoder costs no
     /// sharpness: no crop drawn by this pipeline is then enlarged that would not have been before.
-    fn cover(&self) -> (usize, usize) {
+    pub(crate) fn cover(&self) -> (usize, usize) {
         match self {
             Self::Train(train) => {
                 let s = f64::from(train.scale.0).clamp(0.01, 1.0);
@@ -162,7 +162,7 @@ impl ClassifyPipeline {
         self.make(source, rng, &mut timing, out)
     }
 
-    fn make(
+    pub(crate) fn make(
         &self,
         source: Source<'_>,
         rng: &mut Rng,
@@ -178,7 +178,7 @@ impl ClassifyPipeline {
     }
 
     /// Which part of an image of `size`, on disk of size `full`, becomes the result.
-    fn area(&self, size: (usize, usize), full: (usize, usize), rng: &mut Rng) -> Area {
+    pub(crate) fn area(&self, size: (usize, usize), full: (usize, usize), rng: &mut Rng) -> Area {
         match self {
             Self::Train(train) => Area::Pixels(random_crop_rect(
                 size.0,
@@ -261,7 +261,7 @@ impl Pipeline for ClassifyPipeline {
 }
 
 /// The part of a decoded image that becomes the result.
-enum Area {
+pub(crate) enum Area {
     /// Cut out, then resized: nothing outside it counts.
     Pixels(Rect),
     /// A part of the resized whole: neighbours count at its edges.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::lists::{Fault, read_entries};
 use crate::scan::{Listing, is_picture_name, join};
 use crate::text::{lines, normal_path, read_text};
 use crate::{DataError, Entry, Index, Problems, Sample};
@@ -127,7 +128,11 @@ fn index_split(root: &Path, listing: &Listing, problems: &mut Problems) -> Index
         listing,
         problems,
         "class id",
-        |list, problems| read_list(root, list, listing, &labels, problems),
+        |list, problems| {
+            read_entries(root, list, problems, |line| {
+                list_entry(root, line, listing, &labels)
+            })
+        },
     );
     warn_of_unused(&index, listing, is_picture_name, problems);
     index
@@ -215,93 +220,68 @@ pub(crate) fn warn_of_unused(
     }
 }
 
-/// Lines of a list file that are right: path and class id.
-fn read_list(
+/// A line of a list file: path and class id.
+fn list_entry(
     root: &Path,
-    list: &str,
+    line: &str,
     listing: &Listing,
     labels: &[String],
-    problems: &mut Problems,
-) -> Vec<Entry> {
-    let text = match read_text(&root.join(list)) {
-        Ok(text) => text,
-        Err(error) => {
-            problems.add(list, None, error.to_string(), "save it as UTF-8 text");
-            return Vec::new();
-        }
+) -> Result<Entry, Fault> {
+    let bad = |reason: String, remedy: &str| Err((reason, remedy.to_owned()));
+    const FORM: &str = "write path, blank, class id";
+    // The last blank parts path and id: paths may contain blanks themselves.
+    let Some((path, id)) = line.rsplit_once([' ', '\t']) else {
+        return bad(format!("`{line}` has one column instead of two"), FORM);
     };
-    let mut entries = Vec::new();
-    for (number, line) in lines(&text) {
-        let mut bad =
-            |reason: String, remedy: &str| problems.add(list, Some(number), reason, remedy);
-        // The last blank parts path and id: paths may contain blanks themselves.
-        let Some((path, id)) = line.rsplit_once([' ', '\t']) else {
-            bad(
-                format!("`{line}` has one column instead of two"),
-                "write path, blank, class id",
-            );
-            continue;
-        };
-        let path = normal_path(path.trim_end());
-        let Ok(id) = id.parse::<usize>() else {
-            bad(
-                format!("class id `{id}` is no whole number"),
-                "write path, blank, class id",
-            );
-            continue;
-        };
-        if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-            bad(
-                format!("{path} leads out of the dataset"),
-                "write the path relative to the dataset folder",
-            );
-            continue;
-        }
-        let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
-        if file.starts_with('.') || !is_picture_name(file) {
-            bad(
-                format!("{path} is no picture name"),
-                "list .jpg, .jpeg, .png and .bmp files only",
-            );
-            continue;
-        }
-        if !labels.is_empty() && id >= labels.len() {
-            let reason = format!(
-                "class id {id} is not in labels.txt, which has {} classes (ids from 0)",
-                labels.len()
-            );
-            bad(reason, "add the class or correct the id");
-            continue;
-        }
-        if !listing.contains(&path) {
-            let full = root.join(&path);
-            let (reason, remedy) = if full.is_dir() {
-                ("is a folder", "list the pictures in it")
-            } else if folder.contains('/') {
-                (
-                    "lies deeper than one folder",
-                    "put the pictures of a class directly into its folder",
-                )
-            } else {
-                ("is not there", "add the file or remove the line")
-            };
-            bad(format!("{path} {reason}"), remedy);
-            continue;
-        }
-        if let Some(label) = labels.get(id)
-            && folder != label
-        {
-            bad(
-                format!(
-                    "{path} has class id {id}, which labels.txt calls {label}, but lies in folder `{folder}`"
-                ),
-                "give labels.txt the order that the ids were made with",
-            );
-            continue;
-        }
-        entries.push(entry(path, id));
+    let path = normal_path(path.trim_end());
+    let Ok(id) = id.parse::<usize>() else {
+        return bad(format!("class id `{id}` is no whole number"), FORM);
+    };
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return bad(
+            format!("{path} leads out of the dataset"),
+            "write the path relative to the dataset folder",
+        );
     }
-    entries
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
+    if file.starts_with('.') || !is_picture_name(file) {
+        return bad(
+            format!("{path} is no picture name"),
+            "list .jpg, .jpeg, .png and .bmp files only",
+        );
+    }
+    if !labels.is_empty() && id >= labels.len() {
+        let reason = format!(
+            "class id {id} is not in labels.txt, which has {} classes (ids from 0)",
+            labels.len()
+        );
+        return bad(reason, "add the class or correct the id");
+    }
+    if !listing.contains(&path) {
+        let (reason, remedy) = if root.join(&path).is_dir() {
+            ("is a folder", "list the pictures in it")
+        } else if folder.contains('/') {
+            (
+                "lies deeper than one folder",
+                "put the pictures of a class directly into its folder",
+            )
+        } else {
+            ("is not there", "add the file or remove the line")
+        };
+        return bad(format!("{path} {reason}"), remedy);
+    }
+    if let Some(label) = labels.get(id)
+        && folder != label
+    {
+        let reason = format!(
+            "{path} has class id {id}, which labels.txt calls {label}, but lies in folder `{folder}`"
+        );
+        return bad(
+            reason,
+            "give labels.txt the order that the ids were made with",
+        );
+    }
+    Ok(entry(path, id))
 }
 
 /// The class names of an imported and split dataset (`labels.txt`), in order of their ids. Errors: the file

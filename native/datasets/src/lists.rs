@@ -1,8 +1,37 @@
-//! List files of pictures with annotation files: `picture annotation` a line.
+//! List files: one picture a line, with its class id or its annotation file.
 
 use std::path::Path;
 
-use crate::{DataError, SegmentSample, is_picture_name, lines, normal_path, read_text};
+use crate::{
+    DataError, Entry, Problems, SegmentSample, is_picture_name, lines, normal_path, read_text,
+};
+
+/// What is wrong with a line, and what to do about it.
+pub(crate) type Fault = (String, String);
+
+/// The right lines of a list file; the others become problems.
+pub(crate) fn read_entries(
+    root: &Path,
+    list: &str,
+    problems: &mut Problems,
+    entry: impl Fn(&str) -> Result<Entry, Fault>,
+) -> Vec<Entry> {
+    let text = match read_text(&root.join(list)) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.add(list, None, error.to_string(), "save it as UTF-8 text");
+            return Vec::new();
+        }
+    };
+    let mut entries = Vec::new();
+    for (number, line) in lines(&text) {
+        match entry(line) {
+            Ok(entry) => entries.push(entry),
+            Err((reason, remedy)) => problems.add(list, Some(number), reason, &remedy),
+        }
+    }
+    entries
+}
 
 /// Parts a line of a list at the blank before the annotation's path: both paths may hold blanks
 /// themselves. `None` when no blank has a picture's name before it.

@@ -231,10 +231,12 @@ fn yolo_folders_are_read_with_their_names() {
             "JPEGImages/images_val_a_jpg.jpg"
         ]
     );
-    assert_eq!(
-        boxes(&bench, "Annotations/images_train_a_jpg.xml"),
-        [("car".into(), BBox::new(40.0, 15.0, 60.0, 35.0))]
-    );
+    let [(name, b)] = &boxes(&bench, "Annotations/images_train_a_jpg.xml")[..] else {
+        panic!("the outline is no box");
+    };
+    let off = |(a, b): (f32, f32)| (a - b).abs();
+    let worst = [(b.x1, 40.0), (b.y1, 15.0), (b.x2, 60.0), (b.y2, 35.0)].map(off);
+    assert!(name == "car" && worst.iter().all(|v| *v < 1e-4), "{b:?}");
     bench.put("data.yaml", "names:\n  0: person\n  1: car\n  2: bus\n");
     bench.task_type = TaskType::InstanceSegmentation;
     assert_eq!(

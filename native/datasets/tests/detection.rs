@@ -386,7 +386,8 @@ fn every_kind_of_bad_coco_entry_is_named() {
     let set = |place: usize, key: &'static str, value: Value| {
         move |all: &mut Value| all["annotations"][place][key] = value.clone()
     };
-    let cases: Vec<(Box<dyn Fn(&mut Value)>, &str)> = vec![
+    type Change = Box<dyn Fn(&mut Value)>;
+    let cases: Vec<(Change, &str)> = vec![
         (
             Box::new(set(0, "category_id", json!(5))),
             "annotations.json: annotation 0 of image 10 (图 0.jpg): its category 5 is not in categories",
@@ -398,6 +399,14 @@ fn every_kind_of_bad_coco_entry_is_named() {
         (
             Box::new(set(2, "bbox", json!([50, 3, 20, 10]))),
             "its box 50, 3, 20, 10 lies outside the picture of 40×30",
+        ),
+        (
+            Box::new(set(2, "bbox", json!([1e39, 3, 5, 10]))),
+            "annotation entry 3: number out of range",
+        ),
+        (
+            Box::new(set(2, "segmentation", json!([[1, 2, 3, 4, 5, 1e39]]))),
+            "its polygons hold a number that is too large",
         ),
         (
             Box::new(set(2, "bbox", json!([5, 3, 0, 10]))),

@@ -27,6 +27,10 @@ const void *ok_libtorch_address(void);         // of any function of libtorch
 ok_status ok_cuda_devices(uint64_t *count);    // after libtorch_cuda is loaded
 ok_status ok_cuda_settings(void);
 ok_status ok_pinned_bytes(int64_t count, ok_tensor *output);  // page-locked, once libtorch_cuda is loaded
+// Makes a GPU the thread's current one; gives the one before and libtorch's current stream (`cudaStream_t`) on it.
+ok_status ok_cuda_enter(int32_t ordinal, int32_t *previous, void **stream);
+ok_status ok_cuda_leave(int32_t previous);
+ok_status ok_cuda_wait(int32_t ordinal);  // until that stream has done all it was given
 
 // alloc.cpp: memory of CPU tensors. `available` says how many bytes the machine can still give.
 ok_status ok_memory_init(uint64_t (*available)(void));

@@ -24,6 +24,9 @@ unsafe extern "C" {
     fn ok_cuda_devices(count: *mut u64) -> Status;
     fn ok_cuda_settings() -> Status;
     fn ok_pinned_bytes(count: i64, output: *mut Ptr) -> Status;
+    fn ok_cuda_enter(ordinal: i32, previous: *mut i32, stream: *mut Ptr) -> Status;
+    fn ok_cuda_leave(previous: i32) -> Status;
+    fn ok_cuda_wait(ordinal: i32) -> Status;
     fn ok_memory_init(available: extern "C" fn() -> u64) -> Status;
     fn ok_memory_limit(bytes: u64);
     fn ok_memory_trim();
@@ -184,6 +187,24 @@ pub fn cuda_settings() -> Result<()> {
 pub fn pinned_bytes(count: usize) -> Result<Tensor> {
     // SAFETY: no pointers but the result's.
     tensor_of(|out| unsafe { ok_pinned_bytes(count as i64, out) })
+}
+
+/// Runs `work` with GPU `ordinal` as the thread's current one and libtorch's current stream on it (a `cudaStream_t`).
+/// Errors: no GPU; those of `work`.
+pub fn on_cuda_stream<T>(ordinal: usize, work: impl FnOnce(*mut c_void) -> Result<T>) -> Result<T> {
+    let (mut previous, mut stream) = (0, std::ptr::null_mut());
+    // SAFETY: valid places for both results.
+    unsafe { ok_cuda_enter(ordinal as i32, &mut previous, &mut stream) }.check()?;
+    let result = work(stream);
+    // SAFETY: no pointers.
+    unsafe { ok_cuda_leave(previous) }.check()?;
+    result
+}
+
+/// Waits until libtorch's current stream on GPU `ordinal` has done all it was given; also tells its failures.
+pub fn cuda_wait(ordinal: usize) -> Result<()> {
+    // SAFETY: no pointers.
+    unsafe { ok_cuda_wait(ordinal as i32) }.check()
 }
 
 /// Most bytes that tensors on the CPU may take; 0 = what the machine has.

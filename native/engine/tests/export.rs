@@ -11,7 +11,7 @@ use oarlock_engine::records::ModelYml;
 use oarlock_engine::{CancelToken, run_job};
 use oarlock_jobs::{
     DatasetFormat, DatasetRef, ErrorCode, ExportResult, ExportSpec, JobError, JobEvent, JobOutcome,
-    JobSpec, ModelSource, QuantMethod, QuantSpec, TaskType,
+    JobSpec, MeasureTask, ModelSource, QuantMethod, QuantSpec, TaskType,
 };
 
 const SIDE: usize = 32;
@@ -131,7 +131,11 @@ fn quantizes_with_training_images_and_prepares_the_measurement() {
 
         let measure = result.measure.unwrap();
         assert_eq!(fs::read(measure.fp32.unwrap()).unwrap(), fp32_file);
-        assert_eq!((measure.classes, measure.topk), (3, 3));
+        assert_eq!(measure.classes, 3);
+        let MeasureTask::Classes { topk, .. } = measure.task else {
+            panic!("no classifier");
+        };
+        assert_eq!(topk, 3);
         let probe = fs::read(&measure.probe.path).unwrap();
         let images = measure.probe.images as usize;
         assert_eq!(images, 8);

@@ -1,6 +1,8 @@
 //! Whole trainings of segmenters on composed pictures, and what is done with them.
 
 mod common;
+#[path = "segmentation_parts/smaller.rs"]
+mod smaller;
 
 use std::fs;
 use std::path::{Path, PathBuf};

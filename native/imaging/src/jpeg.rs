@@ -24,6 +24,16 @@ pub(crate) struct Header {
     adobe: bool,
     /// Lossless JPEG cannot be scaled.
     lossless: bool,
+    /// Sequential Huffman, 8 bits, the components of JFIF, no word of Adobe's on their colours.
+    plain: bool,
+}
+
+/// Whether every decoder reads this file as this crate does, those in hardware too: a sequential
+/// 8-bit JPEG of Y, Cb and Cr in its stored orientation that ends with its end marker.
+pub fn is_plain_jpeg(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xd8])
+        && bytes.ends_with(&[0xff, 0xd9])
+        && header(bytes).is_ok_and(|head| head.plain && head.info.orientation == 1)
 }
 
 /// Walks the markers up to the frame header; takes no memory.
@@ -75,10 +85,14 @@ pub(crate) fn header(bytes: &[u8]) -> Result<Header, ImageError> {
                     orientation,
                 };
                 let lossless = matches!(marker, 0xc3 | 0xc7 | 0xcb | 0xcf);
+                let ids = [6, 9, 12].map(|i| body.get(i).copied());
+                let jfif = ids == [Some(1), Some(2), Some(3)] && body[5] == 3;
+                let plain = matches!(marker, 0xc0 | 0xc1) && jfif && body[0] == 8 && !adobe;
                 return Ok(Header {
                     info,
                     adobe,
                     lossless,
+                    plain,
                 });
             }
             _ => {}

@@ -55,6 +55,7 @@ pub use font::missing_glyphs;
 pub use geometry::{centre_rect, flip_horizontal, flip_vertical, random_crop_rect, rotate};
 pub use header::{Format, ImageInfo, inspect, sniff};
 pub use image::Image;
+pub use jpeg::is_plain_jpeg;
 pub use label_map::{decode_label_map, encode_label_map};
 pub use labeled::{BBox, Keep, Labeled, Object};
 pub use labels::{DrawnObject, LABEL_PICTURE_SIDE, draw_label_map, draw_objects, with_legend};

@@ -17,8 +17,9 @@ pub use params::{
     SegmentationParams, TrainParams,
 };
 pub use result::{
-    EvaluateResult, ExportResult, ImportResult, JobOutcome, LiteResult, MeasureSpec, Measured,
-    ModelMeasure, PredictItem, PredictResult, Probe, PruneSummary, SensitivityResult, TrainResult,
+    EvaluateResult, ExportResult, ImportResult, JobOutcome, LiteResult, MeasureSpec, MeasureTask,
+    Measured, ModelMeasure, PredictItem, PredictResult, Probe, PruneSummary, SampleKind,
+    SensitivityResult, TrainResult,
 };
 pub use spec::{
     DatasetFormat, DatasetRef, DeviceSpec, EvaluateSpec, ExportSpec, ImportSpec, JobSpec, LiteSpec,

@@ -147,26 +147,57 @@ pub struct MeasureSpec {
     pub fp32: Option<String>,
     /// Folder of the dataset whose validation images measure the accuracy; absent: no accuracy.
     pub dataset: Option<String>,
-    /// The short side of an image is resized to this, in pixels.
-    pub resize_short: u32,
-    /// Then the centre square of this side is cut out.
-    pub crop: u32,
-    /// Mean of R, G, B after division by 255.
-    pub mean: [f32; 3],
-    /// Standard deviation of R, G, B after division by 255.
-    pub std: [f32; 3],
+    /// Height and width of the network's input, in pixels.
+    pub size: [u32; 2],
+    /// Mean of each channel, of values brought to 0–1.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel, of values brought to 0–1.
+    pub std: Vec<f32>,
     /// Number of classes.
     pub classes: u32,
-    /// k of top-k accuracy beside top-1, at most the number of classes.
-    pub topk: u32,
+    /// How pictures become that input, and what is measured on them.
+    pub task: MeasureTask,
     /// What the engine computes for a few images.
     pub probe: Probe,
     /// Intra-operation threads; 0 = all cores.
     pub threads: u32,
 }
 
+/// How pictures become the input of an exported network, and what is measured on them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MeasureTask {
+    /// A classifier's accuracy, on the centre square of an 8-bit RGB picture.
+    Classes {
+        /// The short side of a picture is resized to this before the square is cut out, in pixels.
+        resize_short: u32,
+        /// k of top-k accuracy beside top-1, at most the number of classes.
+        topk: u32,
+    },
+    /// A segmenter's mean IoU at the label maps' own sizes, on whole pictures resized.
+    Pixels {
+        /// Kind of the stored values; absent for 8-bit RGB.
+        raster: Option<SampleKind>,
+        /// What values of each channel are cut to and become 0 and 1; none: 0 and 255.
+        range: Vec<(f32, f32)>,
+    },
+}
+
+/// Kind of a raster's stored values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum SampleKind {
+    /// 8 bits.
+    Uint8,
+    /// 16 bits.
+    Uint16,
+    /// 32-bit floats.
+    Float32,
+}
+
 /// Images and the engine's fp32 scores for them: a file of little-endian fp32 values, first the network's input
-/// (images×3×crop×crop), then the probabilities (images×classes). Removed after the measurement.
+/// (images×channels×height×width), then the probabilities (images×classes, of a segmenter images×classes×height×width).
+/// Removed after the measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 pub struct Probe {
     /// Absolute file.

@@ -52,6 +52,8 @@ fn generated_typescript_is_current() {
         PredictItem,
         PredictResult,
         Probe,
+        SampleKind,
+        MeasureTask,
         MeasureSpec,
         ModelMeasure,
         Measured,

@@ -18,5 +18,5 @@ pub use detection::{
 pub use ranking::{argmax, auc, in_top_k, top_k_accuracy};
 pub use report::{ReportError, classification_report};
 pub use segmentation::{
-    ClassOverlap, IGNORED, Overlap, PixelCounter, overlap, segmentation_report,
+    ClassOverlap, IGNORED, Overlap, PixelCounter, nearest, overlap, segmentation_report,
 };

@@ -19,6 +19,20 @@ const BLOCK: usize = 64;
 /// Pixels until a table's counts could overflow.
 const FLUSH: usize = u32::MAX as usize / 2;
 
+/// A map of `from` (width, height) at another size: the value at ⌊i · from / to⌋.
+pub fn nearest(map: &[u8], from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
+    if from == to {
+        return map.to_vec();
+    }
+    let columns: Vec<usize> = (0..to.0).map(|x| x * from.0 / to.0).collect();
+    let mut out = Vec::with_capacity(to.0 * to.1);
+    for y in 0..to.1 {
+        let row = &map[y * from.1 / to.1 * from.0..][..from.0];
+        out.extend(columns.iter().map(|&x| row[x]));
+    }
+    out
+}
+
 /// Counts pixels of truth against prediction.
 pub struct PixelCounter {
     classes: usize,

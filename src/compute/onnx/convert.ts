@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { syncFolder, temporaryName, writeFileAtomic } from '../../domain/atomic-file.js';
 import type { LiteResult, LiteSpec } from '../jobs.gen.js';
 import { withEntries } from './description.js';
-import { Classifier, difference, latencies, RUNTIME, threadsOf } from './session.js';
+import { difference, ExportedModel, latencies, RUNTIME, threadsOf } from './session.js';
 
 export const FOLDER = 'lite_model';
 /** Images that the converted model is compared on. */
@@ -26,7 +26,7 @@ function noise(length: number): Float32Array {
  * (level `all`) would not run elsewhere.
  */
 async function save(model: string, path: string, threads: number): Promise<void> {
-  const session = await Classifier.open(model, threads, {
+  const session = await ExportedModel.open(model, threads, {
     graphOptimizationLevel: 'extended',
     optimizedModelFilePath: path,
   });
@@ -74,8 +74,8 @@ export async function convert({ model: source, save_dir, threads }: LiteSpec): P
   try {
     const { file, format, note } = await saveBest(model, temporary, threads);
     const [before, after] = [
-      await Classifier.open(model, threads),
-      await Classifier.open(join(temporary, file), threads),
+      await ExportedModel.open(model, threads),
+      await ExportedModel.open(join(temporary, file), threads),
     ];
     const one = after.imageShape.reduce((product, size) => product * size, 1);
     const images = noise(IMAGES * one);

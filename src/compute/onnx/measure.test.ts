@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { MeasureSpec } from '../jobs.gen.js';
 import { withEntries } from './description.js';
 import { normalized, TopK } from './measure.js';
 import { difference } from './session.js';
@@ -17,7 +16,7 @@ test('top-k accuracy: of equal scores the lower class is the better one; scores 
 });
 
 test('rows of RGB bytes become normalised planes', () => {
-  const spec = { crop: 2, mean: [0.5, 0.25, 0], std: [0.5, 0.25, 1] } as unknown as MeasureSpec;
+  const spec = { size: [2, 2] as [number, number], mean: [0.5, 0.25, 0], std: [0.5, 0.25, 1] };
   const pixels = Uint8Array.of(0, 255, 51, 255, 0, 51, 0, 0, 0, 255, 255, 255);
   const planes = [-1, 1, -1, 1, /**/ 3, -1, -1, 3, /**/ 0.2, 0.2, 0, 1].map(Math.fround);
   assert.deepEqual([...normalized(pixels, 1, spec)], planes);

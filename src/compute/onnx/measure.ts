@@ -3,7 +3,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { Measured, MeasureSpec, ModelMeasure } from '../jobs.gen.js';
 import type { OnProgress } from './protocol.js';
-import { Classifier, difference, latencies, RUNTIME, threadsOf } from './session.js';
+import { difference, ExportedModel, latencies, RUNTIME, threadsOf } from './session.js';
 
 /** Pixels of one batch: sixteen images of 224 × 224. */
 const BATCH_PIXELS = 16 * 224 * 224;
@@ -15,13 +15,43 @@ interface ValidationBatches {
   /** `count` images of crop·crop·3 bytes, RGB; null after the last. */
   next(): { pixels: Uint8Array; labels: number[]; count: number } | null;
 }
-type Reader = new (
+type ImageReader = new (
   root: string,
   resizeShort: number,
   crop: number,
   batchSize: number,
   threads: number,
 ) => ValidationBatches;
+
+/** The light addon's reader of validation pictures with label maps, which it compares with the answers of `models` models. */
+interface LabelMapBatches {
+  readonly batches: number;
+  readonly images: number;
+  /** `count` pictures, normalised; null after the last. */
+  next(): { input: Float32Array; count: number } | null;
+  /** Class ids of the last batch: bytes of int64. */
+  count(model: number, ids: Uint8Array): void;
+  miou(model: number): number;
+}
+type MapReader = new (spec: string, batchSize: number, models: number) => LabelMapBatches;
+
+interface Addon {
+  readonly ValidationBatches: ImageReader;
+  readonly LabelMapBatches: MapReader;
+}
+
+type ClassesSpec = MeasureSpec & { task: { kind: 'classes' } };
+
+/** What the models are worth on the validation images. */
+interface Accuracies {
+  readonly images: number;
+  readonly metrics: ModelMeasure['metrics'][];
+}
+
+const open = (addon: string): Addon => createRequire(import.meta.url)(addon) as Addon;
+const pixelsOf = ({ size: [height, width] }: Pick<MeasureSpec, 'size'>): number => height * width;
+const batchSize = (spec: MeasureSpec): number =>
+  Math.min(MAX_BATCH, Math.max(1, Math.floor(BATCH_PIXELS / pixelsOf(spec))));
 
 /** Rows whose label is among the `k` best scores; of equal scores the lower class is the better one. */
 export class TopK {
@@ -56,8 +86,12 @@ export class TopK {
 }
 
 /** Bytes of `count` images in rows of RGB as normalised planes. */
-export function normalized(pixels: Uint8Array, count: number, { crop, mean, std }: MeasureSpec): Float32Array {
-  const plane = crop * crop;
+export function normalized(
+  pixels: Uint8Array,
+  count: number,
+  { size, mean, std }: Pick<MeasureSpec, 'size' | 'mean' | 'std'>,
+): Float32Array {
+  const plane = pixelsOf({ size });
   const out = new Float32Array(count * 3 * plane);
   for (let c = 0; c < 3; c++) {
     const table = Float32Array.from({ length: 256 }, (_, v) => (v / 255 - (mean[c] as number)) / (std[c] as number));
@@ -70,16 +104,16 @@ export function normalized(pixels: Uint8Array, count: number, { crop, mean, std 
   return out;
 }
 
-async function accuracies(
-  spec: MeasureSpec & { dataset: string },
+async function ofClasses(
+  spec: ClassesSpec & { dataset: string },
   addon: string,
-  models: readonly Classifier[],
+  models: readonly ExportedModel[],
   onProgress: OnProgress,
-): Promise<{ images: number; metrics: ModelMeasure['metrics'][] }> {
-  const { ValidationBatches } = createRequire(import.meta.url)(addon) as { ValidationBatches: Reader };
-  const { crop, classes, topk, threads } = spec;
-  const size = Math.min(MAX_BATCH, Math.max(1, Math.floor(BATCH_PIXELS / (crop * crop))));
-  const reader = new ValidationBatches(spec.dataset, spec.resize_short, crop, size, threads);
+): Promise<Accuracies> {
+  const { ValidationBatches } = open(addon);
+  const { classes, threads } = spec;
+  const { topk, resize_short } = spec.task;
+  const reader = new ValidationBatches(spec.dataset, resize_short, spec.size[0], batchSize(spec), threads);
   const ks = topk > 1 ? [1, topk] : [1];
   const counters = models.map(() => ks.map((k) => new TopK(k, classes)));
   for (let done = 1, batch = reader.next(); batch !== null; batch = reader.next(), done++) {
@@ -95,23 +129,54 @@ async function accuracies(
   return { images: counters[0]?.[0]?.rows ?? 0, metrics };
 }
 
+async function ofPixels(
+  spec: MeasureSpec,
+  addon: string,
+  models: readonly ExportedModel[],
+  onProgress: OnProgress,
+): Promise<Accuracies> {
+  const { LabelMapBatches } = open(addon);
+  const reader = new LabelMapBatches(JSON.stringify(spec), batchSize(spec), models.length);
+  for (let done = 1, batch = reader.next(); batch !== null; batch = reader.next(), done++) {
+    for (const [at, model] of models.entries()) {
+      const { buffer, byteOffset, byteLength } = await model.labelMaps(batch.input, batch.count);
+      reader.count(at, new Uint8Array(buffer, byteOffset, byteLength));
+    }
+    onProgress(done, reader.batches);
+  }
+  return { images: reader.images, metrics: models.map((_, at) => ({ miou: reader.miou(at) })) };
+}
+
+function accuracies(
+  spec: MeasureSpec & { dataset: string },
+  addon: string,
+  models: readonly ExportedModel[],
+  onProgress: OnProgress,
+): Promise<Accuracies> {
+  const { task } = spec;
+  return task.kind === 'classes'
+    ? ofClasses({ ...spec, task }, addon, models, onProgress)
+    : ofPixels(spec, addon, models, onProgress);
+}
+
 /** The probe's images and the engine's scores. */
-async function readProbe({ probe, crop }: MeasureSpec): Promise<{ images: Float32Array; scores: Float32Array }> {
+async function readProbe(spec: MeasureSpec): Promise<{ images: Float32Array; scores: Float32Array }> {
+  const { probe, mean } = spec;
   const bytes = await readFile(probe.path);
   const values = new Float32Array(new Uint8Array(bytes).buffer);
-  const split = probe.images * 3 * crop * crop;
+  const split = probe.images * mean.length * pixelsOf(spec);
   return { images: values.subarray(0, split), scores: values.subarray(split) };
 }
 
 /** Runs the exported model, and its fp32 form if it is quantized. `addon` is the path of the light addon. */
 export async function measure(spec: MeasureSpec, addon: string, onProgress: OnProgress): Promise<Measured> {
   const paths = spec.fp32 === null ? [spec.model] : [spec.model, spec.fp32];
-  const models: Classifier[] = [];
-  for (const path of paths) models.push(await Classifier.open(path, spec.threads));
+  const models: ExportedModel[] = [];
+  for (const path of paths) models.push(await ExportedModel.open(path, spec.threads));
   const { images, scores } = await readProbe(spec);
-  const plain = models.at(-1) as Classifier;
+  const plain = models.at(-1) as ExportedModel;
   const apart = difference(await plain.scores(images, spec.probe.images), scores);
-  const times = await latencies(models, images.subarray(0, 3 * spec.crop * spec.crop));
+  const times = await latencies(models, images.subarray(0, spec.mean.length * pixelsOf(spec)));
   const { dataset } = spec;
   const measured = dataset === null ? undefined : await accuracies({ ...spec, dataset }, addon, models, onProgress);
   const figures = await Promise.all(

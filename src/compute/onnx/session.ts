@@ -1,4 +1,7 @@
-/** ONNX Runtime on classifiers: one input (N×3×H×W, normalised fp32), one output (N×classes). */
+/**
+ * ONNX Runtime on exported networks: one input (N×C×H×W, normalised fp32); of a classifier one output (N×classes), of a
+ * segmenter two: `score_map` (N×classes×H×W) and `label_map` (N×H×W, int64).
+ */
 import { createRequire } from 'node:module';
 import { performance } from 'node:perf_hooks';
 import * as ort from 'onnxruntime-node';
@@ -16,14 +19,14 @@ export const RUNTIME = `onnxruntime ${version}`;
 /** 0 means all cores. */
 export const threadsOf = (wanted: number): number => (wanted > 0 ? wanted : usableCores());
 
-export class Classifier {
+export class ExportedModel {
   private constructor(readonly session: ort.InferenceSession) {}
 
   static async open(
     path: string,
     threads: number,
     options: ort.InferenceSession.SessionOptions = {},
-  ): Promise<Classifier> {
+  ): Promise<ExportedModel> {
     const session = await ort.InferenceSession.create(path, {
       intraOpNumThreads: threadsOf(threads),
       interOpNumThreads: 1,
@@ -31,10 +34,10 @@ export class Classifier {
       logSeverityLevel: 3,
       ...options,
     });
-    return new Classifier(session);
+    return new ExportedModel(session);
   }
 
-  /** Sizes of one image, `[3, H, W]`. Throws when the model takes no images of a fixed size. */
+  /** Sizes of one image, `[C, H, W]`. Throws when the model takes no images of a fixed size. */
   get imageShape(): [number, number, number] {
     const [input] = this.session.inputMetadata;
     const sizes = input?.isTensor ? input.shape.slice(1) : [];
@@ -43,15 +46,28 @@ export class Classifier {
     return sizes as [number, number, number];
   }
 
-  /** Scores of `count` images, row by row. */
-  async scores(images: Float32Array, count: number): Promise<Float32Array> {
+  async #run(images: Float32Array, count: number, output: string | undefined): Promise<ort.Tensor['data']> {
     const [input] = this.session.inputNames;
-    const [output] = this.session.outputNames;
     if (input === undefined || output === undefined) throw new Error('the model has no input or no output');
     const tensor = new ort.Tensor('float32', images, [count, ...this.imageShape]);
-    const result = (await this.session.run({ [input]: tensor }))[output];
-    if (!(result?.data instanceof Float32Array)) throw new Error('the model does not give fp32 scores');
+    const result = (await this.session.run({ [input]: tensor }, [output]))[output];
+    if (result === undefined) throw new Error(`the model gives no ${output}`);
     return result.data;
+  }
+
+  /** Scores of `count` images, row by row; of a segmenter its score maps. */
+  async scores(images: Float32Array, count: number): Promise<Float32Array> {
+    const { outputNames } = this.session;
+    const scores = await this.#run(images, count, outputNames.find((name) => name === 'score_map') ?? outputNames[0]);
+    if (!(scores instanceof Float32Array)) throw new Error('the model does not give fp32 scores');
+    return scores;
+  }
+
+  /** Class ids of all pixels of `count` images. */
+  async labelMaps(images: Float32Array, count: number): Promise<BigInt64Array> {
+    const ids = await this.#run(images, count, 'label_map');
+    if (!(ids instanceof BigInt64Array)) throw new Error('the model does not give int64 class ids');
+    return ids;
   }
 
   release(): Promise<void> {
@@ -60,7 +76,7 @@ export class Classifier {
 }
 
 /** Median milliseconds of each model for one image; they take turns, so that a busy machine slows all of them. */
-export async function latencies(models: readonly Classifier[], image: Float32Array): Promise<number[]> {
+export async function latencies(models: readonly ExportedModel[], image: Float32Array): Promise<number[]> {
   const times = models.map((): number[] => []);
   const until = performance.now() + LATENCY_MS * models.length;
   for (let run = 0; run < WARM_UP + RUNS && (run <= WARM_UP || performance.now() < until); run++) {

@@ -208,7 +208,10 @@ impl Coco {
         coco.images = coco.list(&raw.images, "image", |i: &CocoImage| {
             if i.name().is_empty() {
                 Some("it has no file_name".into())
-            } else if !(i.width >= 1.0 && i.height >= 1.0) {
+            } else if ![i.width, i.height]
+                .iter()
+                .all(|side| (1.0..1e7).contains(side))
+            {
                 Some(format!("its size {}×{} is none", i.width, i.height))
             } else {
                 None
@@ -270,10 +273,12 @@ impl Coco {
         let mut places = HashMap::new();
         for (place, id) in ids(self).into_iter().enumerate() {
             match places.entry(id) {
-                Entry::Occupied(taken) => {
-                    self.fault(format!("{what} {}", taken.key()), "its id is used twice");
+                Entry::Occupied(same) => {
+                    self.fault(format!("{what} {}", same.key()), "its id is used twice");
                 }
-                Entry::Vacant(free) => _ = free.insert(place),
+                Entry::Vacant(free) => {
+                    free.insert(place);
+                }
             }
         }
         places
@@ -431,6 +436,9 @@ fn usable(
         return Err("it has neither bbox nor segmentation".into());
     };
     let shown = format!("{x}, {y}, {w}, {h}");
+    if ![x, y, x + w, y + h].iter().all(|v| v.is_finite()) {
+        return Err(format!("its box {shown} holds a number that is too large"));
+    }
     if w <= 0.0 || h <= 0.0 {
         return Err(format!("its box {shown} has no area"));
     }

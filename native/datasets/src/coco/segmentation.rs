@@ -113,6 +113,11 @@ impl Segmentation {
                 ))
             }
             Self::Rle(rle) if rle.area() == 0 => Err("its mask is empty".into()),
+            Self::Polygons(polygons)
+                if polygons.iter().flatten().flatten().any(|v| !v.is_finite()) =>
+            {
+                Err("its polygons hold a number that is too large".into())
+            }
             Self::Polygons(polygons) if polygons.iter().all(|p| polygon_area(p) <= 0.0) => {
                 Err("its polygons have no area".into())
             }

@@ -89,7 +89,7 @@ pub(crate) fn convert(
     let names = source.names;
     let set = match task_type {
         TaskType::Detection => write::voc(pictures, problems),
-        TaskType::Segmentation => write::maps(pictures, names, problems),
+        TaskType::Segmentation => write::maps(pictures, names, work, problems)?,
         _ => write::coco(pictures, names, problems),
     };
     Ok(Converted { copies, set })

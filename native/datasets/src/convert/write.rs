@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 
 use oarlock_imaging::{BBox, Polygon, polygon_area};
+use oarlock_jobs::JobError;
 use serde_json::{Value, json};
 
 use super::paint::{paint, palette_png};
 use super::{Geometry, Picture, Shape};
 use crate::coco::{Coco, WHOLE};
-use crate::sets::{ANNOTATIONS, Later, PICTURES, Set, whole_coco};
+use crate::sets::{ANNOTATIONS, Later, PICTURES, Set, Work, whole_coco};
 use crate::{Entry, Index, Problems};
 
 fn entry(picture: &Picture, suffix: &str, classes: Vec<usize>) -> Entry {
@@ -144,7 +145,12 @@ fn ordered(pictures: &[Picture], names: Option<Vec<String>>) -> Vec<String> {
 }
 
 /// Palette PNG label maps: 0 = `_background_`.
-pub fn maps(pictures: Vec<Picture>, names: Option<Vec<String>>, problems: &mut Problems) -> Set {
+pub fn maps(
+    pictures: Vec<Picture>,
+    names: Option<Vec<String>>,
+    work: &Work,
+    problems: &mut Problems,
+) -> Result<Set, JobError> {
     const BACKGROUND: &str = "_background_";
     let mut labels = vec![BACKGROUND.to_owned()];
     labels.extend(
@@ -161,28 +167,27 @@ pub fn maps(pictures: Vec<Picture>, names: Option<Vec<String>>, problems: &mut P
             labels.len()
         );
         problems.add("", None, reason, "use fewer classes");
-        return Set::default();
+        return Ok(Set::default());
     }
     let ids: HashMap<String, u8> = labels
         .iter()
         .enumerate()
         .map(|(i, label)| (label.clone(), i as u8))
         .collect();
-    let painted = |picture: &Picture| paint(picture.size, &picture.shapes, |n| ids.get(n).copied());
+    let id = |name: &str| ids.get(name).copied();
+    let seen = work.quietly(pictures.len(), &|item| {
+        let picture = &pictures[item];
+        let mut seen = [false; 256];
+        for id in paint(picture.size, &picture.shapes, id).data() {
+            seen[usize::from(*id)] = true;
+        }
+        Some(seen)
+    })?;
+    let classes = |seen: &[bool; 256]| (0..labels.len()).filter(|i| seen[*i]).collect();
     let files: Vec<Entry> = pictures
         .iter()
-        .map(|picture| {
-            let mut seen = [false; 256];
-            let map = painted(picture);
-            map.data()
-                .iter()
-                .for_each(|id| seen[usize::from(*id)] = true);
-            entry(
-                picture,
-                "png",
-                (0..labels.len()).filter(|i| seen[*i]).collect(),
-            )
-        })
+        .zip(&seen)
+        .map(|(picture, (_, seen))| entry(picture, "png", classes(seen)))
         .collect();
     let text: String = labels.iter().map(|l| format!("{l}\n")).collect();
     let paths: Vec<String> = files.iter().map(|f| f.annotation.clone()).collect();
@@ -195,7 +200,7 @@ pub fn maps(pictures: Vec<Picture>, names: Option<Vec<String>>, problems: &mut P
             (paths[item].clone(), palette_png(&map).unwrap_or_default())
         }),
     };
-    Set {
+    Ok(Set {
         index: Index {
             labels,
             files,
@@ -203,7 +208,7 @@ pub fn maps(pictures: Vec<Picture>, names: Option<Vec<String>>, problems: &mut P
         },
         made: vec![("labels.txt".to_owned(), text.into_bytes())],
         later: Some(later),
-    }
+    })
 }
 
 /// Pixels, and the `segmentation` of MSCOCO: polygons, of masks with holes run lengths, because there the

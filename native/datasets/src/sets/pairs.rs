@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::folder::{LABELS, LISTS, read_labels, take_lists, warn_of_unused};
+use crate::lists::{Fault, read_entries};
 use crate::scan::{Listing, join};
-use crate::text::{lines, normal_path, read_text};
+use crate::text::normal_path;
 use crate::{Entry, Index, Problems};
 
 pub const PICTURES: &str = "JPEGImages";
@@ -56,7 +57,11 @@ pub fn index(
         listing,
         problems,
         "annotation path",
-        |list, problems| read_list(root, list, listing, kind, problems),
+        |list, problems| {
+            read_entries(root, list, problems, |line| {
+                list_entry(root, line, listing, kind)
+            })
+        },
     );
     warn_of_unused(
         &index,
@@ -190,54 +195,31 @@ fn bad_path(path: &str, listing: &Listing, root: &Path) -> Option<(String, &'sta
     Some((format!("{path} {what}"), remedy))
 }
 
-fn read_list(
-    root: &Path,
-    list: &str,
-    listing: &Listing,
-    kind: Kind,
-    problems: &mut Problems,
-) -> Vec<Entry> {
-    let text = match read_text(&root.join(list)) {
-        Ok(text) => text,
-        Err(error) => {
-            problems.add(list, None, error.to_string(), "save it as UTF-8 text");
-            return Vec::new();
-        }
+/// A line of a list file: paths of a picture and its annotation.
+fn list_entry(root: &Path, line: &str, listing: &Listing, kind: Kind) -> Result<Entry, Fault> {
+    let Some((picture, annotation)) = columns(line, kind, |path| listing.contains(path)) else {
+        return Err((
+            format!("`{line}` has one column instead of two"),
+            "write path of the picture, blank, path of its annotation".to_owned(),
+        ));
     };
-    let mut entries = Vec::new();
-    for (number, line) in lines(&text) {
-        let mut bad =
-            |reason: String, remedy: &str| problems.add(list, Some(number), reason, remedy);
-        let Some((picture, annotation)) = columns(line, kind, |path| listing.contains(path)) else {
-            bad(
-                format!("`{line}` has one column instead of two"),
-                "write path of the picture, blank, path of its annotation",
-            );
-            continue;
-        };
-        let (suffix, name) = (kind.suffix, annotation.to_lowercase());
-        if !(kind.is_picture)(&picture)
-            || picture
-                .rsplit('/')
-                .next()
-                .is_none_or(|n| n.starts_with('.'))
-        {
-            let remedy = format!("list {} files only", kind.pictures);
-            bad(format!("{picture} is no picture name"), &remedy);
-        } else if !name.ends_with(&format!(".{suffix}")) {
-            let remedy = format!("write the path of a .{suffix} file as second column");
-            bad(format!("{annotation} is no .{suffix} file"), &remedy);
-        } else if let Some((reason, remedy)) =
-            bad_path(&picture, listing, root).or_else(|| bad_path(&annotation, listing, root))
-        {
-            bad(reason, remedy);
-        } else {
-            entries.push(Entry {
-                picture,
-                annotation,
-                classes: Vec::new(),
-            });
-        }
+    let (suffix, name) = (kind.suffix, annotation.to_lowercase());
+    let file = picture.rsplit('/').next();
+    if !(kind.is_picture)(&picture) || file.is_none_or(|n| n.starts_with('.')) {
+        let remedy = format!("list {} files only", kind.pictures);
+        return Err((format!("{picture} is no picture name"), remedy));
     }
-    entries
+    if !name.ends_with(&format!(".{suffix}")) {
+        let remedy = format!("write the path of a .{suffix} file as second column");
+        return Err((format!("{annotation} is no .{suffix} file"), remedy));
+    }
+    let path = bad_path(&picture, listing, root).or_else(|| bad_path(&annotation, listing, root));
+    if let Some((reason, remedy)) = path {
+        return Err((reason, remedy.to_owned()));
+    }
+    Ok(Entry {
+        picture,
+        annotation,
+        classes: Vec::new(),
+    })
 }

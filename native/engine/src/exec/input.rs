@@ -34,7 +34,7 @@ pub fn normalized_input(
 }
 
 /// Bytes on the device to network input.
-fn normalized_bytes(
+pub(super) fn normalized_bytes(
     bytes: &Tensor,
     [n, h, w]: [usize; 3],
     mean: [f32; 3],

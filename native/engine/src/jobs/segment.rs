@@ -240,7 +240,7 @@ impl Grid {
             band[kept..].fill(0.0);
         }
         let size = (picture.width(), picture.height());
-        Ok(crate::train::pixels::nearest(&ids, self.canvas, size))
+        Ok(oarlock_metrics::nearest(&ids, self.canvas, size))
     }
 
     /// The window's part of the picture.

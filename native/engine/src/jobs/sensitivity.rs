@@ -3,22 +3,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use oarlock_datasets::{Sample, SegmentSample};
 use oarlock_files as files;
-use oarlock_graph::{Sensitivities, channel_groups, tolerance_curve};
+use oarlock_graph::{Criterion, Sensitivities, channel_groups, tolerance_curve};
 use oarlock_jobs::{
     DeviceSpec, ErrorCode, JobEvent, Precision, SensitivityResult, SensitivitySpec, TaskType,
 };
 
 use super::model::{self, Model};
 use crate::prune::analysis::{Progress, Watcher, analyse, memory_budget};
-use crate::prune::classifier::{ClassifierSet, METRIC, Reading};
+use crate::prune::classifier::{self, ClassifierSet};
+use crate::prune::evaluation::Evaluation;
+use crate::prune::images::{Opening, Reading};
+use crate::prune::segmenter::{self, SegmenterSet};
 use crate::prune::subject::Subject;
 use crate::prune::table::{self, Fingerprint, Table};
 use crate::prune::{brute, chart, criterion};
 use crate::records::OutLog;
 use crate::runtime::heartbeat::Heart;
 use crate::runtime::{self, Placement};
-use crate::train::data;
+use crate::train::data::{self, DataSplit};
 use crate::{EngineError, JobContext, Result};
 
 /// Runs the job. A stop ends it with what is measured so far; a later run in the same folder goes on from there, also
@@ -59,14 +63,10 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&mut self, heart: &Heart) -> Result<SensitivityResult> {
         heart.stage("loading");
-        if self.spec.task_type != TaskType::Classification {
-            return Err(EngineError::new(
-                ErrorCode::Unsupported,
-                "sensitivity analysis of this task type is not available yet",
-            ));
-        }
+        let metric = metric(self.spec.task_type)?;
         let placement = runtime::place(&exact(&self.spec.device))?;
         let model = model::open(&self.spec.source)?;
+        model::of_type(&model.yml, self.spec.task_type)?;
         self.context.sink.emit(JobEvent::Started {
             device: placement.device_name(),
             precision: placement.precision_name().to_owned(),
@@ -78,19 +78,12 @@ impl Job<'_> {
             heart.tick();
             self.context.cancel.check()
         };
-        let samples = data::read(&self.spec.dataset)?;
+        let samples = Samples::read(self.spec)?;
         let mut table = Table::new(
             &model.graph.name,
-            METRIC,
+            metric,
             criterion,
-            Fingerprint::new(
-                &model.graph,
-                &model.weights,
-                &samples.val,
-                Path::new(&self.spec.dataset.root),
-                &model.yml.preprocessing,
-                criterion,
-            )?,
+            samples.fingerprint(&model, self.spec, criterion)?,
             subject.groups(),
         );
         self.resume(&mut table)?;
@@ -101,7 +94,7 @@ impl Job<'_> {
             }
             other => other?,
         };
-        for skipped in &evaluation.skipped {
+        for skipped in evaluation.skipped() {
             let message = format!("{skipped} was left out");
             self.context.warn(&message);
             self.log.warning(&message)?;
@@ -116,7 +109,7 @@ impl Job<'_> {
         let budget = memory_budget(placement);
         let done = analyse(
             &subject,
-            &mut evaluation,
+            &mut *evaluation,
             &mut table,
             &path,
             budget,
@@ -195,7 +188,7 @@ impl Job<'_> {
 pub fn brute_force(spec: &SensitivitySpec) -> Result<(f64, Sensitivities)> {
     let placement = runtime::place(&exact(&spec.device))?;
     let model = model::open(&spec.source)?;
-    let samples = data::read(&spec.dataset)?;
+    let samples = Samples::read(spec)?;
     let reading = Reading::EachTime;
     let mut evaluation = validation(&model, samples, spec, placement, reading, &|| Ok(()))?;
     brute::brute_force(
@@ -203,7 +196,7 @@ pub fn brute_force(spec: &SensitivitySpec) -> Result<(f64, Sensitivities)> {
         &model.weights,
         criterion(spec.task_type),
         placement,
-        &mut evaluation,
+        &mut *evaluation,
     )
 }
 
@@ -215,35 +208,87 @@ fn exact(device: &DeviceSpec) -> DeviceSpec {
     }
 }
 
+/// What is measured.
+fn metric(task_type: TaskType) -> Result<&'static str> {
+    match task_type {
+        TaskType::Classification => Ok(classifier::METRIC),
+        TaskType::Segmentation => Ok(segmenter::METRIC),
+        TaskType::Detection | TaskType::InstanceSegmentation => Err(EngineError::new(
+            ErrorCode::Unsupported,
+            "sensitivity analysis of this task type is not available yet",
+        )),
+    }
+}
+
+/// The images of a dataset, by what is known of them.
+enum Samples {
+    Classes(DataSplit<Sample>),
+    Pixels(DataSplit<SegmentSample>),
+}
+
+impl Samples {
+    fn read(spec: &SensitivitySpec) -> Result<Self> {
+        Ok(match spec.task_type {
+            TaskType::Segmentation => Self::Pixels(data::read_pairs(&spec.dataset)?),
+            _ => Self::Classes(data::read(&spec.dataset)?),
+        })
+    }
+
+    fn labels(&self) -> &[String] {
+        match self {
+            Self::Classes(data) => &data.labels,
+            Self::Pixels(data) => &data.labels,
+        }
+    }
+
+    fn fingerprint(
+        &self,
+        model: &Model,
+        spec: &SensitivitySpec,
+        criterion: Criterion,
+    ) -> Result<Fingerprint> {
+        let root = Path::new(&spec.dataset.root);
+        let (graph, weights, how) = (&model.graph, &model.weights, &model.yml.preprocessing);
+        match self {
+            Self::Classes(data) => {
+                Fingerprint::new(graph, weights, &data.val, root, how, criterion)
+            }
+            Self::Pixels(data) => Fingerprint::new(graph, weights, &data.val, root, how, criterion),
+        }
+    }
+}
+
 /// The validation images of `spec` for `model`.
 fn validation(
     model: &Model,
-    samples: data::DataSplit<oarlock_datasets::Sample>,
+    samples: Samples,
     spec: &SensitivitySpec,
     placement: Placement,
     reading: Reading,
     tick: &dyn Fn() -> Result<()>,
-) -> Result<ClassifierSet> {
+) -> Result<Box<dyn Evaluation>> {
     let labels = &model.yml.labels;
-    if *labels != samples.labels {
+    if labels != samples.labels() {
         return Err(EngineError::new(
             ErrorCode::InvalidData,
             format!(
                 "the model knows the classes {labels:?}, the dataset has {:?}",
-                samples.labels
+                samples.labels()
             ),
         )
         .hint("choose the dataset that the model was trained on"));
     }
-    ClassifierSet::open(
-        samples.val,
-        labels.len(),
-        &model.yml.preprocessing,
-        spec.batch_size as usize,
+    let opening = Opening {
+        batch_size: spec.batch_size as usize,
+        preprocessing: &model.yml.preprocessing,
         placement,
         reading,
         tick,
-    )
+    };
+    Ok(match samples {
+        Samples::Classes(data) => Box::new(ClassifierSet::open(data.val, labels.len(), &opening)?),
+        Samples::Pixels(data) => Box::new(SegmenterSet::open(data.val, labels.len(), &opening)?),
+    })
 }
 
 struct Reporter<'a> {

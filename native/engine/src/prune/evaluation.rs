@@ -25,6 +25,9 @@ pub trait Evaluation {
     /// How many images there are.
     fn images(&self) -> usize;
 
+    /// Files that could not be read, with the reason.
+    fn skipped(&self) -> &[String];
+
     /// Goes through all batches.
     ///
     /// # Errors

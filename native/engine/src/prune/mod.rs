@@ -3,7 +3,8 @@
 //! | file | does |
 //! |---|---|
 //! | [`evaluation`] | what a network is measured with: images and a metric |
-//! | [`classifier`] | the same for classification |
+//! | [`classifier`], [`segmenter`] | the same for classification and segmentation |
+//! | [`images`] | images kept in memory, or read pass after pass |
 //! | [`subject`] | a model made ready: filters judged, batch norms folded |
 //! | [`analysis`] | measures every group of layers at every ratio, re-running only what changes |
 //! | [`brute`] | the same by masking channels and evaluating everything: the reference |
@@ -17,6 +18,8 @@ pub mod chart;
 pub mod classifier;
 pub mod evaluation;
 mod held;
+pub mod images;
+pub mod segmenter;
 pub mod start;
 pub mod subject;
 pub mod table;

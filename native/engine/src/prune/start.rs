@@ -37,8 +37,8 @@ pub struct Start {
 pub struct Wanted<'a> {
     /// Checkpoint folder of the parent.
     pub checkpoint: &'a str,
-    /// Name of the network.
-    pub model: &'a str,
+    /// The network before it was pruned: its name, backbone included, and channels are those of the parent.
+    pub whole: &'a Graph,
     /// Classes of the dataset.
     pub labels: &'a [String],
     /// Height and width of its images.
@@ -111,15 +111,25 @@ fn check_target(target: &PruneTarget) -> Result<()> {
 }
 
 fn check_parent(parent: &Model, wanted: Wanted) -> Result<()> {
-    if parent.graph.name != wanted.model {
+    if parent.graph.name != wanted.whole.name {
         return Err(EngineError::new(
             ErrorCode::InvalidArgument,
             format!(
                 "the parent's model is {}, this task wants {}",
-                parent.graph.name, wanted.model
+                parent.graph.name, wanted.whole.name
             ),
         )
         .hint("a pruned training keeps its parent's model"));
+    }
+    let [theirs, ours] = [&parent.graph, wanted.whole].map(Graph::input_channels);
+    if theirs != ours {
+        return Err(EngineError::new(
+            ErrorCode::InvalidData,
+            format!(
+                "the parent takes pictures of {theirs} channels, those of the dataset have {ours}"
+            ),
+        )
+        .hint("a pruned training needs the channels of its parent"));
     }
     if parent.yml.labels != wanted.labels {
         return Err(EngineError::new(

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use oarlock_datasets::Sample;
+use oarlock_datasets::{Listed, Sample, SegmentSample};
 use oarlock_files as files;
 use oarlock_graph::{Criterion, Graph, Sensitivities, WeightMap};
 use oarlock_jobs::ErrorCode;
@@ -20,6 +20,30 @@ pub const FILE_NAME: &str = "sensitivities.json";
 /// Raised when the meaning of a field changes.
 const VERSION: u32 = 1;
 
+/// What identifies an image and its truth.
+pub trait Identified: Listed {
+    /// Adds the truth to `hash`.
+    fn truth(&self, root: &Path, hash: &mut Sha256);
+}
+
+impl Identified for Sample {
+    fn truth(&self, _: &Path, hash: &mut Sha256) {
+        hash.update(self.label.to_le_bytes());
+    }
+}
+
+impl Identified for SegmentSample {
+    fn truth(&self, root: &Path, hash: &mut Sha256) {
+        hash.update(name(&self.map, root));
+    }
+}
+
+/// A file within `root`.
+fn name<'a>(path: &'a Path, root: &Path) -> &'a [u8] {
+    let name = path.strip_prefix(root).unwrap_or(path);
+    name.as_os_str().as_encoded_bytes()
+}
+
 /// What losses depend on, as hashes: equal ones mean equal losses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -27,7 +51,7 @@ pub struct Fingerprint {
     pub graph: String,
     /// Its weights.
     pub weights: String,
-    /// The validation images, by name and class, how they are prepared, the ratios and the criterion.
+    /// The validation images, by name and truth (class, or name of the label map), how they are prepared, the ratios and the criterion.
     pub data: String,
 }
 
@@ -39,16 +63,15 @@ impl Fingerprint {
     pub fn new(
         graph: &Graph,
         weights: &WeightMap,
-        samples: &[Sample],
+        samples: &[impl Identified],
         root: &Path,
         preprocessing: &Preprocessing,
         criterion: Criterion,
     ) -> Result<Self> {
         let mut data = Sha256::new();
         for sample in samples {
-            let name = sample.path.strip_prefix(root).unwrap_or(&sample.path);
-            data.update(name.as_os_str().as_encoded_bytes());
-            data.update(sample.label.to_le_bytes());
+            data.update(name(sample.path(), root));
+            sample.truth(root, &mut data);
         }
         data.update(format!("{preprocessing:?} {RATIOS:?} {criterion:?}"));
         Ok(Self {

@@ -5,6 +5,7 @@ mod device;
 mod dl;
 pub mod heartbeat;
 pub mod memory;
+pub(crate) mod nvjpeg;
 
 pub use cuda::{DeviceReport, Gpu, devices};
 pub use device::{Placement, cpu_has_fast_bf16, place};

@@ -139,7 +139,11 @@ impl Family for Classifier {
         watch: Watch,
     ) -> Result<Option<Validation>> {
         let pipeline = ClassifyPipeline::eval(&self.params);
-        let Some((details, skipped)) = validate::classes(
+        let Some(validate::Scored {
+            details,
+            skipped,
+            remark,
+        }) = validate::classes(
             network,
             &validate::ClassSet {
                 samples: self.data.val.clone(),
@@ -172,6 +176,7 @@ impl Family for Classifier {
             per_class: Vec::new(),
             details: Details::Classes(details),
             skipped,
+            remark,
         }))
     }
 

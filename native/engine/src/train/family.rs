@@ -154,4 +154,6 @@ pub struct Validation {
     pub details: Details,
     /// Images that could not be read.
     pub skipped: usize,
+    /// What the log should say of the way it was done.
+    pub remark: Option<String>,
 }

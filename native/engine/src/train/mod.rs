@@ -5,6 +5,7 @@
 //! | [`plan`] | checks parameters and data before the first step |
 //! | [`family`] | what differs between task families: network, data, loss, validation |
 //! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
+//! | `class_batches`, `decode_choice` | its validation batches, decoded by the CPU or the GPU |
 //! | [`segmenter`], [`pictures`], [`pixels`] | the family of segmenters, what their pictures are like, evaluation |
 //! | [`losses`] | losses |
 //! | [`session`] | epochs, steps, evaluations |
@@ -13,8 +14,10 @@
 //! | [`checkpoint`], [`folder`], [`state`] | what is saved and resumed |
 
 pub mod checkpoint;
+mod class_batches;
 pub mod classifier;
 pub mod data;
+mod decode_choice;
 pub mod family;
 pub mod folder;
 pub mod learner;
@@ -212,11 +215,12 @@ fn fresh_network(
             "a pruned training needs the model of its parent",
         )
     })?;
+    let (whole, _) = plan.family.network(oarlock_zoo::Origin::Torch)?;
     let start = prune::start::start(
         pruning,
         prune::start::Wanted {
             checkpoint,
-            model: &plan.params.model,
+            whole: &whole,
             labels: plan.family.labels(),
             image_size: plan.family.preprocessing().size().map(|s| s as usize),
             criterion: prune::criterion(spec.params.task_type()),

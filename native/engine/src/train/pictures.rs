@@ -6,6 +6,7 @@ use oarlock_imaging::{
 };
 use oarlock_jobs::ErrorCode;
 
+use crate::records::Preprocessing;
 use crate::{EngineError, Result};
 
 /// Pictures whose header is read to learn the usual size.
@@ -26,6 +27,22 @@ pub struct Pictures {
     pub raster: bool,
     /// Median height and width.
     pub size: [u32; 2],
+}
+
+impl Pictures {
+    /// Checks that a network with this preprocessing takes them.
+    ///
+    /// # Errors
+    /// `InvalidData` when it takes other channels.
+    pub fn fit(&self, how: &Preprocessing) -> Result<()> {
+        let (ours, theirs) = (self.channels, how.mean.len());
+        if ours == theirs {
+            return Ok(());
+        }
+        let what = format!("the dataset's pictures have {ours} channels, the model takes {theirs}");
+        Err(EngineError::new(ErrorCode::InvalidData, what)
+            .hint("choose the dataset that the model was trained on"))
+    }
 }
 
 /// Looks at headers spread over `samples`. The kind of pictures is that of the first that can be read; the loader

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use oarlock_datasets::{Loader, LoaderConfig, Pipeline, SegmentSample, SegmentTarget};
+use oarlock_datasets::{Loader, LoaderConfig, PixelPipeline, SegmentSample, SegmentTarget};
 use oarlock_jobs::{ErrorCode, JobError, Metrics};
-use oarlock_metrics::{PixelCounter, overlap};
+use oarlock_metrics::{PixelCounter, nearest, overlap};
 use tch::{Device, Kind, Tensor};
 
 use super::family::{Supply, Validation, Watch};
+use super::pictures::Pictures;
 use crate::exec::{Network, network_input};
 use crate::records::{Details, PixelDetails, Preprocessing};
 use crate::{EngineError, Result};
@@ -19,18 +20,15 @@ use crate::{EngineError, Result};
 ///
 /// # Errors
 /// `NonFinite` when the network gives NaN; unreadable data; out of memory.
-pub fn validate<P>(
+pub fn validate(
     network: &Network,
-    pipeline: P,
+    pipeline: PixelPipeline,
     samples: Arc<Vec<SegmentSample>>,
     classes: usize,
     input: &Preprocessing,
     supply: &Supply,
     watch: Watch,
-) -> Result<Option<Validation>>
-where
-    P: Pipeline<Sample = SegmentSample, Target = SegmentTarget>,
-{
+) -> Result<Option<Validation>> {
     let mut loader = Loader::new(LoaderConfig {
         samples,
         batch_size: supply.batch_size as usize,
@@ -67,15 +65,7 @@ where
             network.placement(),
         )?;
         let maps = label_maps(&network.forward(&x, false)?)?;
-        let (height, width) = (batch.h, batch.w);
-        for (map, target) in maps.chunks_exact(height * width).zip(&batch.targets) {
-            let truth = target
-                .map
-                .as_ref()
-                .ok_or_else(|| EngineError::internal("the label map was not kept"))?;
-            let size = (truth.width(), truth.height());
-            counter.add(truth.data(), &nearest(map, (width, height), size));
-        }
+        count(&mut counter, &maps, (batch.w, batch.h), &batch.targets)?;
         images += batch.n;
         loader.recycle(batch.images);
         watch.heart.tick();
@@ -108,7 +98,38 @@ where
             confusion_matrix: confusion.rows().map(<[u64]>::to_vec).collect(),
         }),
         skipped,
+        remark: None,
     }))
+}
+
+/// How validation looks at `pictures` for a network with this preprocessing.
+pub fn eval_pipeline(input: &Preprocessing, pictures: &Pictures) -> PixelPipeline {
+    let [height, width] = input.size().map(|s| s as usize);
+    let raster = pictures
+        .raster
+        .then_some((pictures.channels, pictures.depth));
+    PixelPipeline::eval((height, width), raster, &input.range)
+}
+
+/// Compares class ids at the network's size (width, height), image after image, with whole label maps.
+///
+/// # Errors
+/// `Internal` when the label maps were not kept.
+pub fn count(
+    counter: &mut PixelCounter,
+    maps: &[u8],
+    (width, height): (usize, usize),
+    targets: &[SegmentTarget],
+) -> Result<()> {
+    for (map, target) in maps.chunks_exact(width * height).zip(targets) {
+        let truth = target
+            .map
+            .as_ref()
+            .ok_or_else(|| EngineError::internal("the label map was not kept"))?;
+        let size = (truth.width(), truth.height());
+        counter.add(truth.data(), &nearest(map, (width, height), size));
+    }
+    Ok(())
 }
 
 /// Class ids of logits N×classes×H×W, image after image.
@@ -131,18 +152,4 @@ pub fn label_maps(logits: &Tensor) -> Result<Vec<u8>> {
     let mut bytes = vec![0u8; ids.numel()];
     ids.f_copy_data(&mut bytes, ids.numel())?;
     Ok(bytes)
-}
-
-/// A map of `from` (width, height) at another size: the value at ⌊i · from / to⌋.
-pub fn nearest(map: &[u8], from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
-    if from == to {
-        return map.to_vec();
-    }
-    let columns: Vec<usize> = (0..to.0).map(|x| x * from.0 / to.0).collect();
-    let mut out = Vec::with_capacity(to.0 * to.1);
-    for y in 0..to.1 {
-        let row = &map[y * from.1 / to.1 * from.0..][..from.0];
-        out.extend(columns.iter().map(|&x| row[x]));
-    }
-    out
 }

@@ -216,18 +216,9 @@ impl Family for Segmenter {
         supply: &Supply,
         watch: Watch,
     ) -> Result<Option<Validation>> {
-        let [height, width] = self.preprocessing.size().map(|s| s as usize);
-        let samples = self.data.val.clone();
-        let classes = self.data.labels.len();
         let input = &self.preprocessing;
-        if self.raster() {
-            let pipeline = self.raster_pipeline(RasterTask::Eval(height, width));
-            return pixels::validate(network, pipeline, samples, classes, input, supply, watch);
-        }
-        let pipeline = SegmentPipeline::Eval {
-            size: (height, width),
-            keep_maps: true,
-        };
+        let pipeline = pixels::eval_pipeline(input, &self.pictures);
+        let (samples, classes) = (self.data.val.clone(), self.data.labels.len());
         pixels::validate(network, pipeline, samples, classes, input, supply, watch)
     }
 

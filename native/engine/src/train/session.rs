@@ -316,6 +316,9 @@ impl Session<'_> {
                 validation.skipped
             ));
         }
+        if let Some(remark) = &validation.remark {
+            self.note(remark);
+        }
         let metrics = &validation.metrics;
         let value = metrics
             .values()

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig, Sample};
-use oarlock_jobs::{ErrorCode, JobError};
+use oarlock_datasets::{ClassifyPipeline, Sample};
+use oarlock_jobs::ErrorCode;
 use tch::Kind;
 
+use super::class_batches::ClassBatches;
 use super::family::{Supply, Watch};
-use crate::exec::{Network, batch_input, batch_memory, download};
+use crate::exec::{Network, download};
 use crate::records::EvalDetails;
 use crate::{EngineError, Result};
 
@@ -26,8 +27,18 @@ pub struct ClassSet {
     pub std: [f32; 3],
 }
 
-/// Scores all images of `set` with `network` (an inference network); also the number of unreadable images. `None` when
-/// a stop was asked for.
+/// How a set was scored.
+#[derive(Debug)]
+pub struct Scored {
+    /// The scores.
+    pub details: EvalDetails,
+    /// Unreadable images.
+    pub skipped: usize,
+    /// What the log should say of the decoding.
+    pub remark: Option<String>,
+}
+
+/// Scores all images of `set` with `network` (an inference network). `None` when a stop was asked for.
 ///
 /// # Errors
 /// `NonFinite` when scores are NaN; unreadable data; out of memory.
@@ -36,22 +47,8 @@ pub fn classes(
     set: &ClassSet,
     supply: &Supply,
     watch: Watch,
-) -> Result<Option<(EvalDetails, usize)>> {
-    let mut loader = Loader::new(LoaderConfig {
-        samples: set.samples.clone(),
-        batch_size: supply.batch_size as usize,
-        pipeline: set.pipeline.clone(),
-        shuffle_seed: None,
-        epoch: 0,
-        start_batch: 0,
-        drop_last: false,
-        threads: 0,
-        prefetch: 2,
-        cache: supply.cache.clone(),
-        memory: batch_memory(network.placement()),
-        max_corrupt_fraction: supply.max_corrupt_fraction,
-    })
-    .map_err(JobError::from)?;
+) -> Result<Option<Scored>> {
+    let mut batches = ClassBatches::new(set, supply, network.placement())?;
     let mut details = EvalDetails {
         classes: set.classes,
         ..EvalDetails::default()
@@ -61,27 +58,16 @@ pub fn classes(
         if watch.cancel.is_cancelled() {
             return Ok(None);
         }
-        let Some(batch) = loader.next() else { break };
-        let mut batch = batch.map_err(JobError::from)?;
-        skipped += batch.skipped.len();
-        if batch.n == 0 {
-            continue;
-        }
-        let input = batch_input(
-            &mut batch.images,
-            [batch.n, batch.h, batch.w],
-            set.mean,
-            set.std,
-            network.placement(),
-        )?;
-        let scores = network.forward(&input, false)?.f_softmax(-1, Kind::Float)?;
+        let Some(batch) = batches.next()? else { break };
+        skipped += batch.skipped;
+        let scores = network
+            .forward(&batch.input, false)?
+            .f_softmax(-1, Kind::Float)?;
         details.scores.extend(download(&scores)?.data);
-        details.true_labels.extend(
-            batch
-                .targets
-                .iter()
-                .map(|&l| u32::try_from(l).unwrap_or(u32::MAX)),
-        );
+        let labels = batch.labels.iter();
+        details
+            .true_labels
+            .extend(labels.map(|&l| u32::try_from(l).unwrap_or(u32::MAX)));
         watch.heart.tick();
     }
     if details.true_labels.is_empty() {
@@ -97,5 +83,9 @@ pub fn classes(
         )
         .hint("lower learning_rate or use a warm-up; earlier checkpoints are kept"));
     }
-    Ok(Some((details, skipped)))
+    Ok(Some(Scored {
+        details,
+        skipped,
+        remark: batches.remark(),
+    }))
 }

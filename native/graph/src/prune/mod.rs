@@ -50,13 +50,7 @@ pub fn prune(
     groups: &ChannelGroups,
     keep: &Keep,
 ) -> Result<(Graph, WeightMap), GraphError> {
-    graph.validate_weights(weights)?;
-    let pruned = prune_graph(graph, groups, keep)?;
-    let kept = Kept::new(graph, groups, keep)?;
-    let mut sliced = WeightMap::new();
-    for (id, node) in graph.nodes.iter().enumerate() {
-        kept.slice(id, node, weights, &mut sliced);
-    }
+    let (pruned, sliced) = slice_where(graph, weights, groups, keep, |_, _| true)?;
     pruned.validate_weights(&sliced)?;
     Ok((pruned, sliced))
 }
@@ -72,13 +66,26 @@ pub fn prune_changes(
     groups: &ChannelGroups,
     keep: &Keep,
 ) -> Result<(Graph, WeightMap), GraphError> {
+    // Every layer that loses channels says other sizes.
+    slice_where(graph, weights, groups, keep, |before, after| {
+        before.op != after.op
+    })
+}
+
+/// The smaller graph, and the weights of those nodes for which `wanted(before, after)` holds.
+fn slice_where(
+    graph: &Graph,
+    weights: &WeightMap,
+    groups: &ChannelGroups,
+    keep: &Keep,
+    wanted: impl Fn(&Node, &Node) -> bool,
+) -> Result<(Graph, WeightMap), GraphError> {
     graph.validate_weights(weights)?;
     let pruned = prune_graph(graph, groups, keep)?;
     let kept = Kept::new(graph, groups, keep)?;
     let mut sliced = WeightMap::new();
     for (id, node) in graph.nodes.iter().enumerate() {
-        // Every layer that loses channels says other sizes.
-        if pruned.nodes[id].op != node.op {
+        if wanted(node, &pruned.nodes[id]) {
             kept.slice(id, node, weights, &mut sliced);
         }
     }

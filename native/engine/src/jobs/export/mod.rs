@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`folder`] | writes the folder, whole or not at all |
 //! | [`quant`] | calibrates and quantizes |
+//! | [`images`] | pictures of the dataset as the network's input |
 //! | [`probe`] | a few images with the engine's scores, for the comparison with another runtime |
 //! | [`stages`] | progress, to the server and in `out.log` |
 
 mod folder;
+mod images;
 mod probe;
 mod quant;
 mod stages;
@@ -15,7 +17,6 @@ mod stages;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oarlock_datasets::Sample;
 use oarlock_files as files;
 use oarlock_graph::{Graph, WeightMap, cost, fold_batch_norm};
 use oarlock_jobs::{
@@ -23,12 +24,12 @@ use oarlock_jobs::{
 };
 
 use super::model::{self, Model};
-use crate::records::{Preprocessing, Resize};
+use crate::records::Preprocessing;
 use crate::runtime::Placement;
 use crate::runtime::heartbeat::Heart;
-use crate::train::data::{self, DataSplit};
 use crate::{EngineError, JobContext, Result, runtime};
 use folder::Contents;
+use images::Images;
 use quant::Calibrated;
 use stages::Stages;
 
@@ -85,22 +86,17 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
     let (graph, weights) = fold_batch_norm(&model.graph, &model.weights).map_err(invalid)?;
     let size = model.yml.preprocessing.size().map(|s| s as usize);
     let cost = cost(&graph, size).map_err(invalid)?;
-    let input = Input::of(&model.yml.preprocessing);
-    let data = match input {
-        Some(_) => images(spec, &model)?,
-        None => None,
-    };
+    let data = images(spec, &model)?;
     let network = Folded {
-        input,
         graph: &graph,
         weights: &weights,
+        how: &model.yml.preprocessing,
         placement,
         threads: spec.threads as usize,
     };
     let calibrated = match &spec.quant {
         None => None,
         Some(quant) => {
-            network.input()?;
             let data = data.as_ref().ok_or_else(|| {
                 EngineError::new(ErrorCode::NotReady, "quantization needs training images")
                     .hint("bind a dataset to the project and split it")
@@ -108,7 +104,7 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
             Some(quant::calibrate(&network, quant, data, stages)?)
         }
     };
-    let measure = match spec.log_dir.as_ref().filter(|_| network.input.is_some()) {
+    let measure = match &spec.log_dir {
         None => None,
         Some(dir) => Some(prepare_measure(
             spec,
@@ -136,45 +132,11 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
 struct Folded<'a> {
     graph: &'a Graph,
     weights: &'a WeightMap,
-    /// `None` for other than classifiers, which alone are measured with another runtime and quantized.
-    input: Option<Input>,
+    /// How pictures become its input.
+    how: &'a Preprocessing,
     placement: Placement,
     /// Of decoding and counting; 0 = all cores.
     threads: usize,
-}
-
-/// How pictures become the network's input: the short side resized, the centre square cut out, normalised.
-struct Input {
-    short: u32,
-    crop: u32,
-    mean: [f32; 3],
-    std: [f32; 3],
-}
-
-impl Input {
-    fn of(p: &Preprocessing) -> Option<Self> {
-        match (p.resize, p.rgb()) {
-            (Resize::ShortCrop { short, crop }, Some((mean, std))) => Some(Self {
-                short,
-                crop,
-                mean,
-                std,
-            }),
-            _ => None,
-        }
-    }
-}
-
-impl Folded<'_> {
-    fn input(&self) -> Result<&Input> {
-        self.input.as_ref().ok_or_else(|| {
-            EngineError::new(
-                ErrorCode::Unsupported,
-                "only classifiers of 8-bit RGB pictures can be quantized yet",
-            )
-            .hint("export without quantization")
-        })
-    }
 }
 
 fn invalid(error: oarlock_graph::GraphError) -> EngineError {
@@ -185,22 +147,11 @@ fn invalid(error: oarlock_graph::GraphError) -> EngineError {
 }
 
 /// The dataset's lists, if they are those of the model's classes. An fp32 export goes on without.
-fn images(spec: &ExportSpec, model: &Model) -> Result<Option<DataSplit<Sample>>> {
+fn images(spec: &ExportSpec, model: &Model) -> Result<Option<Images>> {
     let Some(dataset) = &spec.dataset else {
         return Ok(None);
     };
-    let fits = data::read(dataset).and_then(|data| {
-        if data.labels.len() == model.yml.labels.len() {
-            return Ok(data);
-        }
-        let what = format!(
-            "the project's dataset has {} classes, the model {}",
-            data.labels.len(),
-            model.yml.labels.len()
-        );
-        Err(EngineError::new(ErrorCode::InvalidData, what)
-            .hint("bind the dataset that the model was trained with"))
-    });
+    let fits = Images::read(dataset, &model.yml.labels, &model.yml.preprocessing);
     match (fits, &spec.quant) {
         (Ok(data), _) => Ok(Some(data)),
         (Err(error), Some(_)) => Err(error),
@@ -213,10 +164,10 @@ fn prepare_measure(
     spec: &ExportSpec,
     model: &Model,
     network: &Folded,
-    data: Option<&DataSplit<Sample>>,
+    data: Option<&Images>,
     dir: &Path,
 ) -> Result<MeasureSpec> {
-    let p = network.input()?;
+    let how = network.how;
     let classes = model.yml.labels.len();
     let fp32 = match &spec.quant {
         None => None,
@@ -235,12 +186,11 @@ fn prepare_measure(
             .to_string(),
         fp32,
         dataset: measured_set.map(|d| d.root.clone()),
-        resize_short: p.short,
-        crop: p.crop,
-        mean: p.mean,
-        std: p.std,
+        size: how.size(),
+        mean: how.mean.clone(),
+        std: how.std.clone(),
         classes: u32::try_from(classes).unwrap_or(u32::MAX),
-        topk: TOP_K.min(classes) as u32,
+        task: images::measure_task(data, how, TOP_K.min(classes) as u32),
         probe: probe::write(network, data, dir)?,
         threads: spec.threads,
     })

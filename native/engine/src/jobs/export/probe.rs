@@ -1,17 +1,17 @@
-//! A few images and the engine's scores for them, so that another runtime can be compared with the engine.
+//! A few images and what the engine makes of them, so that another runtime can be compared with the engine.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig, Sample};
+use oarlock_datasets::Depth;
 use oarlock_files as files;
 use oarlock_jobs::Probe;
-use tch::Kind;
+use tch::{Kind, Tensor};
 
-use super::{Folded, Input};
+use super::Folded;
+use super::images::Images;
 use crate::Result;
-use crate::exec::{Network, download, normalized_input};
-use crate::train::data::DataSplit;
+use crate::exec::{Network, download, network_input};
 
 /// Name of the file.
 pub(super) const FILE: &str = "probe.bin";
@@ -22,23 +22,19 @@ const IMAGES: usize = 8;
 ///
 /// # Errors
 /// Out of memory; a file that cannot be written.
-pub(super) fn write(
-    network: &Folded,
-    data: Option<&DataSplit<Sample>>,
-    dir: &Path,
-) -> Result<Probe> {
-    let p = network.input()?;
-    let side = p.crop as usize;
-    let wanted = (IMAGES * 224 * 224 / (side * side)).clamp(1, IMAGES);
-    let pixels = data
-        .and_then(|data| pictures(&data.val, wanted, p, network.threads))
-        .unwrap_or_else(|| noise(wanted * side * side * 3));
-    let n = pixels.len() / (side * side * 3);
-    let input = normalized_input(&pixels, [n, side, side], p.mean, p.std, network.placement)?;
+pub(super) fn write(network: &Folded, data: Option<&Images>, dir: &Path) -> Result<Probe> {
+    let [height, width] = network.how.size().map(|s| s as usize);
+    let wanted = (IMAGES * 224 * 224 / (height * width)).clamp(1, IMAGES);
+    let input = data.and_then(|data| pictures(data, wanted, network));
+    let (n, input) = match input {
+        Some(found) => found,
+        None => (wanted, noise(network, [wanted, height, width])?),
+    };
     let inference = Network::for_inference(network.graph, network.weights, network.placement)?;
+    // Over the classes, of every pixel where the answer is a map.
     let scores = inference
         .forward(&input, false)?
-        .f_softmax(-1, Kind::Float)?;
+        .f_softmax(1, Kind::Float)?;
     let path = dir.join(FILE);
     let parts = [download(&input)?.data, download(&scores)?.data];
     files::write(&path, |file| -> io::Result<()> {
@@ -53,48 +49,25 @@ pub(super) fn write(
     })
 }
 
-/// Pixels of the first images; `None` when none can be read.
-fn pictures(samples: &[Sample], wanted: usize, p: &Input, threads: usize) -> Option<Vec<u8>> {
-    let first = samples.iter().take(wanted).cloned().collect();
-    let batch = Loader::new(eval_loader(first, wanted, p, threads))
-        .ok()?
-        .next()?
-        .ok()?;
-    (batch.n > 0).then(|| batch.images[..batch.n * batch.h * batch.w * 3].to_vec())
+/// The first images; `None` when none can be read.
+fn pictures(data: &Images, wanted: usize, network: &Folded) -> Option<(usize, Tensor)> {
+    let found = data.first(wanted, network).ok()?.each.next()?.ok()?;
+    (found.0 > 0).then_some(found)
 }
 
-/// Images in their order, with the validation transforms; unreadable ones are left out.
-pub(super) fn eval_loader(
-    samples: Vec<Sample>,
-    batch_size: usize,
-    p: &Input,
-    threads: usize,
-) -> LoaderConfig<ClassifyPipeline> {
-    LoaderConfig {
-        samples: samples.into(),
-        batch_size,
-        pipeline: ClassifyPipeline::Eval {
-            crop: (p.crop as usize, p.crop as usize),
-            resize_short: p.short as usize,
-        },
-        shuffle_seed: None,
-        epoch: 0,
-        start_batch: 0,
-        drop_last: false,
-        threads,
-        prefetch: 2,
-        cache: None,
-        memory: None,
-        max_corrupt_fraction: 1.0,
-    }
-}
-
-/// Bytes of every value, the same at each call.
-fn noise(len: usize) -> Vec<u8> {
+/// Every value of each channel's range, the same at each call.
+fn noise(network: &Folded, [n, h, w]: [usize; 3]) -> Result<Tensor> {
+    let how = network.how;
+    let channels = how.mean.len();
     let mut state = 1u32;
-    let mut next = || {
+    let mut samples = Vec::with_capacity(n * h * w * channels * 4);
+    for i in 0..n * h * w * channels {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    (0..len).map(|_| next()).collect()
+        let share = (state >> 24) as f32 / 255.0;
+        let range = how.range.get(i % channels);
+        let (low, high) = range.copied().unwrap_or((0.0, 255.0));
+        samples.extend((low + share * (high - low)).to_ne_bytes());
+    }
+    let shape = [n, h, w, channels];
+    network_input(&samples, Depth::F32, shape, how, network.placement)
 }

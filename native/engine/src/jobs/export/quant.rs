@@ -9,19 +9,18 @@
 //! | MobileNetV2 | 97.40 % | 97.25 % | 97.40 % | 97.50 % |
 //! | MobileNetV3_small | 97.20 % | 97.15 % | 97.10 % | 97.20 % |
 
-use oarlock_datasets::{Loader, Sample, epoch_order};
+use oarlock_datasets::epoch_order;
 use oarlock_graph::{
     Calibration, Graph, Histogram, Op, Output, Quantization, Range, WeightMap, calibration_values,
     quantize, weight_signal,
 };
-use oarlock_jobs::{ErrorCode, JobError, QuantMethod, QuantSpec};
+use oarlock_jobs::{ErrorCode, QuantMethod, QuantSpec};
 use tch::Tensor;
 
-use super::probe::eval_loader;
+use super::images::Images;
 use super::stages::{Stage, Stages};
 use super::{Folded, invalid};
-use crate::exec::{Network, download, normalized_input};
-use crate::train::data::DataSplit;
+use crate::exec::{Network, download};
 use crate::{EngineError, Result};
 
 /// Share of an activation's values that the percentile method keeps, in percent.
@@ -50,7 +49,7 @@ pub(super) struct Calibrated {
 pub(super) fn calibrate(
     network: &Folded,
     spec: &QuantSpec,
-    data: &DataSplit<Sample>,
+    data: &Images,
     stages: &mut Stages,
 ) -> Result<Calibrated> {
     let mut notes = Vec::new();
@@ -89,38 +88,39 @@ fn observe(
     network: &Folded,
     values: &[&str],
     spec: &QuantSpec,
-    data: &DataSplit<Sample>,
+    data: &Images,
     stages: &mut Stages,
     notes: &mut Vec<String>,
 ) -> Result<(Vec<Histogram>, u32)> {
-    let p = network.input()?;
-    let samples = chosen(data, spec.images as usize, notes);
-    let asked = samples.len();
-    let batch = (BATCH_PIXELS / (p.crop as usize).pow(2)).clamp(1, 32);
+    let chosen = chosen(data.training(), spec.images as usize, notes);
+    let asked = chosen.len();
+    let [height, width] = network.how.size().map(|s| s as usize);
+    let batch = (BATCH_PIXELS / (height * width)).clamp(1, 32);
     let tapped = Network::new(
         tap(network.graph, values),
         network.weights,
         network.placement,
     )?;
-    let loader =
-        Loader::new(eval_loader(samples, batch, p, network.threads)).map_err(JobError::from)?;
-    let batches = loader.batches();
+    let inputs = data.train(&chosen, batch, network)?;
     let mut histograms = vec![Histogram::new(); values.len()];
     let (mut images, mut done) = (0, 0);
-    for batch in loader {
-        let batch = batch.map_err(JobError::from)?;
+    for batch in inputs.each {
+        let (n, input) = batch?;
         done += 1;
-        if batch.n > 0 {
-            let size = [batch.n, batch.h, batch.w];
-            let input = normalized_input(&batch.images, size, p.mean, p.std, network.placement)?;
+        if n > 0 {
             count(
                 tapped.forward_all(&input, false)?,
                 &mut histograms,
                 network.threads,
             )?;
-            images += batch.n;
+            images += n;
         }
-        stages.done(Stage::Batch, done, batches, format_args!("images={images}"))?;
+        stages.done(
+            Stage::Batch,
+            done,
+            inputs.batches,
+            format_args!("images={images}"),
+        )?;
     }
     if images == 0 {
         let what = "none of the training images chosen for calibration can be read";
@@ -140,17 +140,15 @@ fn observe(
     Ok((histograms, images as u32))
 }
 
-/// Training images to calibrate with, the same ones each time.
-fn chosen(data: &DataSplit<Sample>, wanted: usize, notes: &mut Vec<String>) -> Vec<Sample> {
-    let there = data.train.len();
+/// Places of the training images to calibrate with, the same ones each time.
+fn chosen(there: usize, wanted: usize, notes: &mut Vec<String>) -> Vec<usize> {
     if there < wanted {
         notes.push(format!(
             "The training set has {there} images, {wanted} were to calibrate; all {there} were used."
         ));
     }
     let order = epoch_order(there, Some(SEED), 0);
-    let chosen = order.into_iter().take(wanted.max(1));
-    chosen.map(|i| data.train[i].clone()).collect()
+    order.into_iter().take(wanted.max(1)).collect()
 }
 
 /// The graph with `values` as its outputs.
