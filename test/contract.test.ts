@@ -1,6 +1,6 @@
 /** The wire contract as a client script meets it: a real server, JSON bodies on every method, query strings, a trained task. */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { colourFolder } from './lib/pictures.js';
@@ -71,7 +71,12 @@ describe('the wire contract', { concurrency: false }, () => {
     assert.deepEqual([attr.type, attr.remote, attr.desc], ['segmentation', true, '']);
     const { pid: numbered } = await server.ok('POST', '/project', { name: 'n', desc: '', project_type: 1, path: '/x' });
     assert.equal((await server.ok('GET', '/project', { id: numbered })).attr.type, 'detection');
-    await server.fails('unsupported', 'PUT', '/dataset', { did: made.did, path: server.folder });
+    const empty = join(server.folder, 'empty');
+    mkdirSync(empty);
+    await server.ok('PUT', '/dataset', { did: made.did, path: empty });
+    const checked = await server.until(30, 'GET', '/dataset', { did: made.did }, (a) => a.dataset_status !== 1);
+    assert.equal(checked.dataset_status, 2, JSON.stringify(checked));
+    assert.match(checked.message, /JPEGImages/);
     await server.fails('invalid_argument', 'POST', '/dataset', { name: 'x', dataset_type: 'audio' });
   });
 
@@ -186,8 +191,12 @@ describe('the wire contract', { concurrency: false }, () => {
     const stored = await server.call('GET', '/project/task/evaluate/file', { path: done.path });
     assert.deepEqual(stored, done.result, 'the report itself, without status');
     const save_dir = join(dir, 'export_model');
-    await server.fails('unsupported', 'POST', '/project/task/export', { tid, type: 'lite', save_dir });
-    await server.fails('unsupported', 'POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: true });
+    const lite = await server.fails('invalid_argument', 'POST', '/project/task/export', {
+      tid,
+      type: 'lite',
+      save_dir,
+    });
+    assert.equal(lite.context.field, 'model_path');
     await server.fails('forbidden_path', 'POST', '/project/task/export', { tid, type: 'infer', save_dir: '/etc/x' });
     await server.ok('POST', '/project/task/export', { tid, type: 'inference', save_dir });
     const { emid } = await server.ok('POST', '/model', {
@@ -213,10 +222,12 @@ describe('the wire contract', { concurrency: false }, () => {
     assert.ok(!existsSync(save_dir), 'our own export goes with its record');
   });
 
-  it('answers "not available yet" rather than something wrong', async () => {
-    const npy = await server.fails('unsupported', 'GET', '/dataset/npy', { path: join(dir, 'a.npy') });
-    assert.match(npy.message, /not available yet/);
-    assert.match((await server.fails('unsupported', 'POST', '/project/task/prune', { tid })).message, /not available/);
+  it('says what is not there yet rather than something wrong', async () => {
+    await server.fails('not_found', 'GET', '/dataset/npy', { path: join(dir, 'a.npy') });
+    await server.fails('not_ready', 'GET', '/project/task/metrics', { tid, type: 'sensitivities' });
+    const { prune_log } = await server.ok('GET', '/project/task/metrics', { tid, type: 'prune' });
+    assert.equal(prune_log, null);
+    await server.fails('conflict', 'PUT', '/project/task/prune', { tid, act: 'stop' });
     const demo = await server.ok('GET', '/demo', { prj_type: '0' });
     assert.deepEqual([demo.attr.status, demo.attr.progress], [null, 0]);
     await server.fails('not_ready', 'POST', '/demo', { type: 'load', prj_type: 'classification' });
