@@ -89,13 +89,13 @@ impl LabelMapBatches {
     }
 
     /// Number of batches.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn batches(&self) -> u32 {
         self.loader.batches() as u32
     }
 
     /// Pictures read so far.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn images(&self) -> u32 {
         self.images
     }
@@ -169,7 +169,7 @@ impl LabelMapBatches {
     }
 
     /// Mean IoU of a model over all that was compared; null for a model that is not there.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn miou(&mut self, model: u32) -> Option<f64> {
         let counter = self.counters.get_mut(model as usize)?;
         let counter = std::mem::replace(counter, PixelCounter::new(self.spec.classes as usize));

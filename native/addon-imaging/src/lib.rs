@@ -279,7 +279,7 @@ impl ValidationBatches {
     }
 
     /// Number of batches.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn batches(&self) -> u32 {
         self.loader.batches() as u32
     }
