@@ -1,6 +1,7 @@
 //! Validation pictures with label maps, for measuring exported segmenters.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use napi::Result;
 use napi::bindgen_prelude::{Float32Array, Uint8Array};
@@ -64,18 +65,8 @@ impl LabelMapBatches {
             return Err(thrown(&JobError::new(ErrorCode::NotReady, what)));
         }
         let loader = Loader::new(LoaderConfig {
-            samples: samples.into(),
-            batch_size: batch_size as usize,
-            pipeline,
-            shuffle_seed: None,
-            epoch: 0,
-            start_batch: 0,
-            drop_last: false,
             threads: spec.threads as usize,
-            prefetch: 2,
-            cache: None,
-            memory: None,
-            max_corrupt_fraction: 1.0,
+            ..LoaderConfig::in_order(Arc::new(samples), batch_size as usize, pipeline)
         });
         let counter = || PixelCounter::new(spec.classes as usize);
         Ok(Self {

@@ -258,21 +258,15 @@ impl ValidationBatches {
             return Err(thrown(&JobError::new(ErrorCode::NotReady, what)));
         }
         let loader = Loader::new(LoaderConfig {
-            samples: samples.into(),
-            batch_size: batch_size as usize,
-            pipeline: ClassifyPipeline::Eval {
-                crop: (crop as usize, crop as usize),
-                resize_short: resize_short as usize,
-            },
-            shuffle_seed: None,
-            epoch: 0,
-            start_batch: 0,
-            drop_last: false,
             threads: threads as usize,
-            prefetch: 2,
-            cache: None,
-            memory: None,
-            max_corrupt_fraction: 1.0,
+            ..LoaderConfig::in_order(
+                Arc::new(samples),
+                batch_size as usize,
+                ClassifyPipeline::Eval {
+                    crop: (crop as usize, crop as usize),
+                    resize_short: resize_short as usize,
+                },
+            )
         });
         let loader = loader.map_err(|e| failure(JobError::from(e)))?;
         Ok(Self { loader })

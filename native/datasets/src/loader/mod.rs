@@ -51,6 +51,27 @@ pub struct LoaderConfig<P: Pipeline> {
     pub max_corrupt_fraction: f64,
 }
 
+impl<P: Pipeline> LoaderConfig<P> {
+    /// Every sample once in list order, as an evaluation reads them: all cores, no cache, no share of
+    /// unreadable ones that would fail.
+    pub fn in_order(samples: Arc<Vec<P::Sample>>, batch_size: usize, pipeline: P) -> Self {
+        Self {
+            samples,
+            batch_size,
+            pipeline,
+            shuffle_seed: None,
+            epoch: 0,
+            start_batch: 0,
+            drop_last: false,
+            threads: 0,
+            prefetch: 2,
+            cache: None,
+            memory: None,
+            max_corrupt_fraction: 1.0,
+        }
+    }
+}
+
 /// Iterator over the batches of one epoch. Dropping it ends its threads.
 pub struct Loader<P: Pipeline> {
     shared: Arc<Shared<P>>,

@@ -76,18 +76,8 @@ impl<P: Pipeline> ImageSet<P> {
         let mut set = Self {
             images: samples.len(),
             config: LoaderConfig {
-                samples,
-                batch_size: opening.batch_size.max(1),
-                pipeline,
-                shuffle_seed: None,
-                epoch: 0,
-                start_batch: 0,
-                drop_last: false,
-                threads: 0,
-                prefetch: 2,
-                cache: None,
-                memory: None,
                 max_corrupt_fraction: MAX_CORRUPT,
+                ..LoaderConfig::in_order(samples, opening.batch_size.max(1), pipeline)
             },
             stored: None,
             preprocessing: opening.preprocessing.clone(),

@@ -226,18 +226,11 @@ fn loader<P: Pipeline<Sample = Sample>>(
     start: usize,
 ) -> Result<Loader<P>> {
     let config = LoaderConfig {
-        samples: set.samples.clone(),
-        batch_size: supply.batch_size as usize,
-        pipeline,
-        shuffle_seed: None,
-        epoch: 0,
         start_batch: start,
-        drop_last: false,
-        threads: 0,
-        prefetch: 2,
         cache: supply.cache.clone(),
         memory: batch_memory(placement),
         max_corrupt_fraction: supply.max_corrupt_fraction,
+        ..LoaderConfig::in_order(set.samples.clone(), supply.batch_size as usize, pipeline)
     };
     Ok(Loader::new(config).map_err(JobError::from)?)
 }

@@ -30,18 +30,9 @@ pub fn validate(
     watch: Watch,
 ) -> Result<Option<Validation>> {
     let mut loader = Loader::new(LoaderConfig {
-        samples,
-        batch_size: supply.batch_size as usize,
-        pipeline,
-        shuffle_seed: None,
-        epoch: 0,
-        start_batch: 0,
-        drop_last: false,
-        threads: 0,
-        prefetch: 2,
         cache: supply.cache.clone(),
-        memory: None,
         max_corrupt_fraction: supply.max_corrupt_fraction,
+        ..LoaderConfig::in_order(samples, supply.batch_size as usize, pipeline)
     })
     .map_err(JobError::from)?;
     let mut counter = PixelCounter::new(classes);

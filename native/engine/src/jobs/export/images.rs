@@ -152,18 +152,8 @@ fn inputs<'a, P: Pipeline>(
     network: &'a Folded,
 ) -> Result<Inputs<'a>> {
     let loader = Loader::new(LoaderConfig {
-        samples: Arc::new(samples),
-        batch_size,
-        pipeline,
-        shuffle_seed: None,
-        epoch: 0,
-        start_batch: 0,
-        drop_last: false,
         threads: network.threads,
-        prefetch: 2,
-        cache: None,
-        memory: None,
-        max_corrupt_fraction: 1.0,
+        ..LoaderConfig::in_order(Arc::new(samples), batch_size, pipeline)
     })
     .map_err(JobError::from)?;
     let (how, placement): (&Preprocessing, Placement) = (network.how, network.placement);
