@@ -177,7 +177,7 @@ hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number,
  */
 rotate_range: number, };
 
-export type TrainParams = { "task_type": "classification" } & ClassificationParams | { "task_type": "segmentation" } & SegmentationParams;
+export type TrainParams = { "task_type": "classification" } & ClassificationParams | { "task_type": "segmentation" } & SegmentationParams | { "task_type": "detection" } & DetectionParams | { "task_type": "instance_segmentation" } & DetectionParams;
 
 export type PruneTarget = { "by": "loss", 
 /**

@@ -174,7 +174,7 @@ fn device() -> DeviceSpec {
 fn segmentation(spec: &mut TrainSpec) -> &mut SegmentationParams {
     match &mut spec.params {
         TrainParams::Segmentation(p) => p,
-        TrainParams::Classification(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Building graphs: names, channels and order are kept track of.
 
 use crate::shape::{Value, infer_node};
-use crate::{Act, Graph, GraphError, Node, NodeId, Op, Output};
+use crate::{Act, Graph, GraphError, Head, Node, NodeId, Op, Output};
 
 /// Hyper-parameters of a convolution; the input's channels come from the builder.
 #[derive(Debug, Clone, Copy)]
@@ -108,12 +108,18 @@ impl GraphBuilder {
             name: name.to_owned(),
             nodes: Vec::new(),
             outputs: Vec::new(),
+            head: None,
         };
         Self {
             graph,
             values: Vec::new(),
             error: None,
         }
+    }
+
+    /// Says how the outputs of a detector become boxes.
+    pub fn head(&mut self, head: Head) {
+        self.graph.head = Some(head);
     }
 
     /// The image batch with `channels` channels.
@@ -132,6 +138,7 @@ impl GraphBuilder {
             name: name.into(),
             op,
             inputs: inputs.to_vec(),
+            shares: None,
         };
         let values: Vec<Value> = inputs
             .iter()
@@ -152,6 +159,16 @@ impl GraphBuilder {
         }
     }
 
+    /// The operation of `owner` on other inputs, with the same parameters.
+    pub fn shared(&mut self, name: impl Into<String>, owner: NodeId, inputs: &[NodeId]) -> NodeId {
+        let Some(op) = self.graph.nodes.get(owner).map(|node| node.op.clone()) else {
+            return owner;
+        };
+        let id = self.op(name, op, inputs);
+        self.graph.nodes[id].shares = Some(self.graph.owner(owner));
+        id
+    }
+
     /// An operation without parameters, named by its kind and position.
     pub fn plain(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
         let name = format!("{}_{}", op.kind().to_lowercase(), self.graph.nodes.len());
@@ -169,6 +186,7 @@ impl GraphBuilder {
             name: name.into(),
             op,
             inputs,
+            shares: None,
         });
         self.values.push(value);
         self.values.len() - 1

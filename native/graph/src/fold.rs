@@ -46,14 +46,16 @@ pub fn fold_batch_norm(
             new_id.push(target);
             continue;
         }
-        for param in node.op.params() {
+        for param in node.params() {
             let name = format!("{}.{}", node.name, param.suffix);
             folded.insert(name.clone(), weights[&name].clone());
         }
         let inputs = node.inputs.iter().map(|&id| new_id[id]).collect();
         new_id.push(nodes.len());
+        let shares = node.shares.map(|id| new_id[id]);
         nodes.push(Node {
             inputs,
+            shares,
             ..node.clone()
         });
     }
@@ -66,6 +68,7 @@ pub fn fold_batch_norm(
         name: graph.name.clone(),
         nodes,
         outputs,
+        head: graph.head.clone(),
     }
     .without_dead_nodes();
     // Names in graph order again (a new bias was appended at the end of the map).

@@ -77,7 +77,7 @@ pub fn init_weights(graph: &Graph, seed: u64) -> WeightMap {
         .enumerate()
         .flat_map(|(id, node)| {
             let head = heads.contains(&id);
-            node.op.params().into_iter().map(move |param| {
+            node.params().into_iter().map(move |param| {
                 let init = match param.kind {
                     ParamKind::Weight if head => uniform(param.shape[1..].iter().product()),
                     _ => init_of(&node.op, &param),

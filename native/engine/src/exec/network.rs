@@ -77,7 +77,7 @@ impl Network {
         let mut offsets = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
             offsets.push(parameters.len());
-            for param in node.op.params() {
+            for param in node.params() {
                 let name = format!("{}.{}", node.name, param.suffix);
                 let host = weights.get(&name).ok_or_else(|| {
                     EngineError::new(
@@ -225,6 +225,7 @@ impl Network {
     }
 
     pub(super) fn params_of(&self, node: NodeId) -> &[Parameter] {
+        let node = self.graph.owner(node);
         &self.parameters[self.offsets[node]..self.offsets[node + 1]]
     }
 

@@ -25,7 +25,7 @@ impl Network {
         let mut packed = Vec::with_capacity(graph.nodes.len());
         for (id, node) in graph.nodes.iter().enumerate() {
             let mut same = true;
-            for (own, param) in self.params_of(id).iter().zip(node.op.params()) {
+            for (own, param) in self.params_of(id).iter().zip(node.params()) {
                 let name = &own.name;
                 let host = weights.get(name);
                 same &= host.is_none();

@@ -7,13 +7,13 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oarlock_datasets::{ImageCache, LoaderStats};
+use oarlock_datasets::{DetectTarget, ImageCache, LoaderStats};
 use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
 use tch::Tensor;
 
-use super::learner::StepResult;
+use super::learner::{Learned, StepResult};
 use crate::exec::Network;
 use crate::records::{Details, Preprocessing};
 use crate::runtime::Placement;
@@ -56,17 +56,22 @@ pub trait Family: Debug {
     /// Data that cannot be read.
     fn feed(&self, part: EpochPart, supply: &Supply) -> Result<Box<dyn Feed>>;
 
-    /// Loss of a batch, an fp32 scalar, from the network's outputs (fp32, first the main one) and the batch's targets.
+    /// Forward pass in training on a batch, and its loss.
     ///
     /// # Errors
     /// Out of memory, device failures.
-    fn loss(&self, network: &Network, outputs: &[Tensor], targets: &[Tensor]) -> Result<Tensor>;
+    fn learn(&self, network: &Network, batch: &Fed, seed: u64) -> Result<Learned>;
 
     /// What is logged of a step beside its loss; scalars on the device, not waited for.
     ///
     /// # Errors
     /// Device failures.
-    fn metrics(&self, step: &StepResult, targets: &[Tensor]) -> Result<Vec<(String, Tensor)>>;
+    fn metrics(&self, step: &StepResult, _targets: &[Tensor]) -> Result<Vec<(String, Tensor)>> {
+        step.parts
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), value.f_detach()?)))
+            .collect()
+    }
 
     /// Runs `network` (an inference network) on the validation images; `None` when a stop was asked for.
     ///
@@ -132,6 +137,8 @@ pub struct Fed {
     pub input: Tensor,
     /// What the family's loss compares with.
     pub targets: Vec<Tensor>,
+    /// The things in each image, for detectors; empty else.
+    pub objects: Vec<DetectTarget>,
 }
 
 /// Who wants to know of the work, and may end it.

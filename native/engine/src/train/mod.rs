@@ -7,7 +7,7 @@
 //! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
 //! | `class_batches`, `decode_choice` | its validation batches, decoded by the CPU or the GPU |
 //! | [`segmenter`], [`pictures`], [`pixels`] | the family of segmenters, what their pictures are like, evaluation |
-//! | [`losses`] | losses |
+//! | [`losses`], [`objective`] | losses; those of detectors |
 //! | [`session`] | epochs, steps, evaluations |
 //! | [`learner`], [`optimizer`], [`schedule`] | one step |
 //! | [`progress`] | metrics and times that are told |
@@ -22,6 +22,7 @@ pub mod family;
 pub mod folder;
 pub mod learner;
 pub mod losses;
+pub mod objective;
 pub mod optimizer;
 pub mod pictures;
 pub mod pixels;
@@ -188,8 +189,11 @@ fn begin(
     Ok((learner, state))
 }
 
-/// Channels or features of the first output.
+/// Classes: channels or features of the first output, unless a detector says them.
 fn output_features(graph: &Graph) -> Option<usize> {
+    if let Some(head) = &graph.head {
+        return Some(head.classes());
+    }
     let mut node = &graph.nodes[graph.outputs.first()?.node];
     loop {
         match node.op {

@@ -52,6 +52,10 @@ impl Plan {
                 Box::new(Classifier::new(p, &spec.dataset, &mut notes)?)
             }
             TrainParams::Segmentation(p) => Box::new(Segmenter::new(p, &spec.dataset, &mut notes)?),
+            TrainParams::Detection(_) | TrainParams::InstanceSegmentation(_) => {
+                let what = "detectors cannot be trained yet";
+                return Err(EngineError::new(ErrorCode::Unsupported, what));
+            }
         };
         let images = u32::try_from(family.images()).unwrap_or(u32::MAX);
         if params.batch_size > images {

@@ -102,7 +102,36 @@ pub(super) fn trace(graph: &Graph) -> Result<Trace, GraphError> {
             | Op::Upsample { .. }
             | Op::Resize { .. }
             | Op::SamePad { .. }
+            | Op::DropBlock { .. }
             | Op::Dropout { .. } => input(0).clone(),
+            // Nothing that two-stage detectors or deformable convolutions read or make is pruned yet.
+            Op::DeformConv2d { out_channels, .. } | Op::ConvTranspose2d { out_channels, .. } => {
+                for i in 0..node.inputs.len() {
+                    fixed.extend(input(i).iter().map(|&c| (c, FixedReason::Output)));
+                }
+                let value = ties.fresh(out_channels);
+                fixed.extend(value.iter().map(|&c| (c, FixedReason::Output)));
+                value
+            }
+            Op::Coordinates => {
+                let mut value = input(0).clone();
+                fixed.extend(value.iter().map(|&c| (c, FixedReason::Output)));
+                let more = ties.fresh(2);
+                fixed.extend(more.iter().map(|&c| (c, FixedReason::Output)));
+                value.extend(more);
+                value
+            }
+            Op::Rois => {
+                let value = ties.fresh(5);
+                fixed.extend(value.iter().map(|&c| (c, FixedReason::Output)));
+                value
+            }
+            Op::RoiAlign { .. } => {
+                for i in 0..node.inputs.len() {
+                    fixed.extend(input(i).iter().map(|&c| (c, FixedReason::Output)));
+                }
+                input(1).clone()
+            }
         };
         values.push(value);
     }

@@ -98,7 +98,7 @@ impl<'a> Lowering<'a> {
     /// Names of the node's parameters, which are noted for writing.
     fn params(&mut self, node: &Node) -> Vec<String> {
         let mut names = Vec::new();
-        for param in node.op.params() {
+        for param in node.params() {
             let name = format!("{}.{}", node.name, param.suffix);
             if let Some(tensor) = self.integers.and_then(|all| all.get(&name)) {
                 self.quantized_param(&name, tensor);
@@ -214,6 +214,17 @@ impl<'a> Lowering<'a> {
                 self.emit("Gemm", &all(x, &params), out, vec![int("transB", 1)]);
             }
             Op::Softmax => self.softmax(id, x[0], out),
+            Op::DropBlock { .. } => {}
+            Op::DeformConv2d { .. }
+            | Op::ConvTranspose2d { .. }
+            | Op::Coordinates
+            | Op::Rois
+            | Op::RoiAlign { .. } => {
+                return Err(GraphError::Graph {
+                    graph: node.name.clone(),
+                    reason: format!("{} has no ONNX form yet", node.op.kind()),
+                });
+            }
         }
         Ok(())
     }

@@ -125,7 +125,7 @@ fn write_with(
             lowering.node(id, node, &inputs, &names[id])?;
         }
         read.push(match (&node.op, quantization.and_then(|q| q.values[id])) {
-            (Op::Dropout { .. }, _) => read[node.inputs[0]].clone(),
+            (Op::Dropout { .. } | Op::DropBlock { .. }, _) => read[node.inputs[0]].clone(),
             (_, Some(affine)) => lowering.quantized_value(&names[id], affine),
             (_, None) => names[id].clone(),
         });
@@ -226,7 +226,7 @@ fn value_names(graph: &Graph, options: &OnnxOptions) -> Vec<String> {
         let direct = direct.filter(|o| !(options.softmax && o.name == LOGITS));
         let name = match (&node.op, direct) {
             (Op::Input { .. }, _) => options.input_name.clone(),
-            (Op::Dropout { .. }, _) => names[node.inputs[0]].clone(),
+            (Op::Dropout { .. } | Op::DropBlock { .. }, _) => names[node.inputs[0]].clone(),
             (_, Some(output)) => output.name.clone(),
             _ => {
                 let mut name = node.name.clone();

@@ -34,6 +34,7 @@ pub fn prune_graph(
         name: graph.name.clone(),
         nodes: nodes.map(|(id, node)| kept.node(id, node)).collect(),
         outputs: graph.outputs.clone(),
+        head: graph.head.clone(),
     };
     pruned.validate()?;
     Ok(pruned)
@@ -123,7 +124,7 @@ pub fn mask(
     let kept = Kept::new(graph, groups, keep)?;
     let mut masked = weights.clone();
     for (id, node) in graph.nodes.iter().enumerate() {
-        for param in node.op.params() {
+        for param in node.params() {
             if param.kind.is_statistic() {
                 continue;
             }
@@ -240,7 +241,7 @@ impl<'a> Kept<'a> {
             }
             _ => None,
         };
-        for param in node.op.params() {
+        for param in node.params() {
             let name = format!("{}.{}", node.name, param.suffix);
             let mut tensor = slice::select(&weights[&name], 0, &outputs);
             if let (Some(inputs), true) = (&inputs, param.shape.len() > 1) {

@@ -183,14 +183,15 @@ pub fn quantize(
         };
     }
     let mut params = IndexMap::new();
-    for node in &graph.nodes {
+    for (id, node) in graph.nodes.iter().enumerate() {
         if !matches!(node.op, Op::Conv2d { .. } | Op::Linear { .. }) {
             continue;
         }
         let Some(input) = source(graph, &values, node.inputs[0]) else {
             continue;
         };
-        let name = |suffix: &str| format!("{}.{suffix}", node.name);
+        let owner = &graph.nodes[graph.owner(id)].name;
+        let name = |suffix: &str| format!("{owner}.{suffix}");
         let bias = weights
             .get(&name("bias"))
             .filter(|_| node.op.params().len() > 1);
