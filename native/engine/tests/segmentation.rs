@@ -1,8 +1,12 @@
 //! Whole trainings of segmenters on composed pictures, and what is done with them.
 
 mod common;
+#[path = "segmentation_parts/families.rs"]
+mod families;
 #[path = "segmentation_parts/smaller.rs"]
 mod smaller;
+#[path = "segmentation_parts/streaming.rs"]
+mod streaming;
 
 use std::fs;
 use std::path::{Path, PathBuf};
