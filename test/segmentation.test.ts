@@ -207,4 +207,17 @@ describe('segmentation of composed scenes, over HTTP', { concurrency: false }, (
     }
     assert.ok(hits / unions > 0.7, `IoU of the digits: ${hits / unions}`);
   });
+
+  it('exports int8 that finds the same objects', async () => {
+    const save_dir = join(dir, 'int8');
+    await server.ok('POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: true, quant_images: 32 });
+    const done = await server.until(120, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
+    assert.equal(done.export_status, 7, JSON.stringify(done));
+    const { quant_result } = await server.ok('GET', '/project/task/export', { tid, quant: 'result' });
+    const { eval_metric } = await server.ok('GET', '/project/task/metrics', { tid, type: 'eval' });
+    const [before, after] = [quant_result.before.miou, quant_result.after.miou];
+    assert.ok(Math.abs(before - eval_metric.miou) < 1e-4, `${before} of ${eval_metric.miou}`);
+    assert.ok(before - after < 0.03, `${before} became ${after}`);
+    assert.ok(done.measured.model.bytes < 0.3 * done.measured.fp32.bytes, JSON.stringify(done.measured));
+  });
 });

@@ -11,7 +11,7 @@ use oarlock_datasets::{ImageCache, LoaderStats};
 use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::learner::StepResult;
 use crate::exec::Network;
@@ -67,6 +67,12 @@ pub trait Family: Debug {
     /// # Errors
     /// Device failures.
     fn metrics(&self, step: &StepResult, targets: &[Tensor]) -> Result<Vec<(String, Tensor)>>;
+
+    /// Number format in which validation runs the network; that of the training, unless its scores are compared with
+    /// those of other runtimes digit by digit.
+    fn validation_kind(&self, training: Kind) -> Kind {
+        training
+    }
 
     /// Runs `network` (an inference network) on the validation images; `None` when a stop was asked for.
     ///
