@@ -7,6 +7,8 @@ mod esnet;
 mod pico_det;
 mod pp_yolo;
 mod pp_yolo_v2;
+mod pyramid;
+mod two_stage;
 mod yolo;
 mod yolo_v3;
 
@@ -154,6 +156,8 @@ fn build(name: &str, task: &Task) -> Built {
         "PPYOLOTiny" => pp_yolo::build_tiny(task),
         "PPYOLOv2" => pp_yolo_v2::build(task),
         "PicoDet" => pico_det::build(task),
+        "FasterRCNN" => two_stage::build(task, false),
+        "MaskRCNN" => two_stage::build(task, true),
         _ => Err(GraphError::Graph {
             graph: task.name.clone(),
             reason: format!("{name} is not built yet"),

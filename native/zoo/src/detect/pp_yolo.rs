@@ -7,8 +7,8 @@ use oarlock_graph::{Conv, NodeId, Op, Suppression};
 use super::Task;
 use super::backbones::features;
 use super::yolo::{ANCHORS, LEAKY, Settings, drop_block, enlarge, net, outputs, spp, unit};
-use crate::Built;
 use crate::net::{Names, Net};
+use crate::{Built, Origin};
 
 /// On ResNet18_vd.
 const ANCHORS_RESNET18: [[f32; 2]; 6] = [
@@ -130,7 +130,12 @@ fn block(
 
 /// A convolution that also reads where it is.
 fn coordinates(net: &mut Net, x: NodeId, name: &str, conv: Conv) -> NodeId {
-    let x = net.b.plain(Op::Coordinates, &[x]);
+    // PaddleDetection divides by twice the size where it should multiply.
+    let last = match net.origin {
+        Origin::Paddle => -0.5,
+        Origin::Torch => 1.0,
+    };
+    let x = net.b.plain(Op::Coordinates { last }, &[x]);
     let names = Names::pair(name, format!("{name}.conv"));
     net.unit_act(x, &names, conv, LEAKY)
 }
