@@ -229,7 +229,7 @@ impl<'a> Lowering<'a> {
             Op::DropBlock { .. } => {}
             Op::DeformConv2d { .. }
             | Op::ConvTranspose2d { .. }
-            | Op::Coordinates
+            | Op::Coordinates { .. }
             | Op::Rois
             | Op::RoiAlign { .. } => {
                 return Err(GraphError::Graph {
