@@ -27,13 +27,8 @@ pub struct Level {
 
 impl Level {
     /// Number of its anchors.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.rows * self.columns * self.shapes.len()
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn shape_at(&self, shape: usize, row: usize, column: usize) -> Edges {
@@ -69,7 +64,7 @@ impl Anchors {
                 shapes: shapes(level),
                 first,
             };
-            first += made.len();
+            first += made.count();
             made
         };
         Self {
@@ -83,16 +78,11 @@ impl Anchors {
     }
 
     /// Number of all.
-    pub fn len(&self) -> usize {
-        self.levels.last().map_or(0, |l| l.first + l.len())
+    pub fn count(&self) -> usize {
+        self.levels.last().map_or(0, |l| l.first + l.count())
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The anchor at a place below [`Self::len`].
+    /// The anchor at a place below [`Self::count`].
     pub fn at(&self, place: usize) -> Edges {
         let level = self.levels.iter().rev().find(|l| l.first <= place);
         level.map_or([0.0; 4], |l| l.at(place - l.first))

@@ -42,7 +42,7 @@ impl Rpn {
         }
         let anchors = Anchors::new(levels, &sizes);
         let (scores, deltas) = (Tensor::f_cat(&scores, 1)?, Tensor::f_cat(&deltas, 1)?);
-        let count = anchors.len() as i64;
+        let count = anchors.count() as i64;
         if scores.size()[1] != count || deltas.size()[1] != count {
             return Err(EngineError::internal(format!(
                 "the maps have scores for {} and boxes for {} anchors instead of {count}",
@@ -85,7 +85,7 @@ impl Rpn {
         let (mut values, mut places) = (Vec::new(), Vec::new());
         let mut ends = Vec::new();
         for level in self.anchors.levels() {
-            let (first, len) = (level.first as i64, level.len() as i64);
+            let (first, len) = (level.first as i64, level.count() as i64);
             let count = len.min(before as i64);
             let scores = self.scores.f_narrow(1, first, len)?;
             let (score, place) = scores.f_topk(count, 1, true, true)?;

@@ -147,12 +147,7 @@ pub(crate) fn choose(
 }
 
 /// Chances of the masks of all chosen boxes, one after the other, each of its own class.
-fn masks(
-    pass: &mut Pass,
-    side: usize,
-    found: &[Vec<Found>],
-    device: Device,
-) -> Result<Vec<f32>> {
+fn masks(pass: &mut Pass, side: usize, found: &[Vec<Found>], device: Device) -> Result<Vec<f32>> {
     let classes: Vec<i64> = found.iter().flatten().map(|f| f.class as i64).collect();
     if classes.is_empty() {
         return Ok(Vec::new());
@@ -179,7 +174,9 @@ pub(crate) fn of_classes(masks: &Tensor, classes: &[i64]) -> Result<Tensor> {
     let &[_, count, height, width] = &masks.size()[..] else {
         return Err(EngineError::internal("masks have four sizes"));
     };
-    let rows = (0i64..).zip(classes).map(|(row, class)| row * count + class);
+    let rows = (0i64..)
+        .zip(classes)
+        .map(|(row, class)| row * count + class);
     let rows = Tensor::f_from_slice(&rows.collect::<Vec<_>>())?.f_to_device(masks.device())?;
     let flat = masks.f_reshape([-1, height, width])?;
     Ok(flat.f_index_select(0, &rows)?)

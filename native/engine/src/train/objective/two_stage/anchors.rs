@@ -30,8 +30,8 @@ pub(super) struct Labels {
 /// overlap with some object show an object however low it is, so that each object is shown by one. Anchors may reach
 /// beyond the image, as in PaddleX. Memory grows with the anchors, not with the objects.
 pub(super) fn assign(anchors: &Anchors, truths: &[Truth]) -> Labels {
-    let mut overlaps = vec![0.0_f32; anchors.len()];
-    let mut matches = vec![0_u32; anchors.len()];
+    let mut overlaps = vec![0.0_f32; anchors.count()];
+    let mut matches = vec![0_u32; anchors.count()];
     let mut highest = vec![0.0_f32; truths.len()];
     for ((i, truth), highest) in (0..).zip(truths).zip(&mut highest) {
         anchors.near(&truth.bbox, |place, anchor| {
@@ -87,8 +87,13 @@ impl AnchorTargets {
         random: Option<&mut Rng>,
     ) {
         let drawn = sampling.draw(labels.objects.clone(), labels.background.clone(), random);
-        let first = (self.images * anchors.len()) as i64;
-        let all = |places: &[u32]| places.iter().map(|&p| first + i64::from(p)).collect::<Vec<_>>();
+        let first = (self.images * anchors.count()) as i64;
+        let all = |places: &[u32]| {
+            places
+                .iter()
+                .map(|&p| first + i64::from(p))
+                .collect::<Vec<_>>()
+        };
         self.objects.extend(all(&drawn.0));
         self.background.extend(all(&drawn.1));
         for &place in &drawn.0 {

@@ -57,12 +57,8 @@ pub(super) fn loss(masks: &Tensor, targets: &MaskTargets) -> Result<Tensor> {
         .f_reshape([-1, side, side])?
         .f_to_device(masks.device())?;
     let logits = of_classes(masks, &targets.classes)?;
-    let sum = logits.f_binary_cross_entropy_with_logits::<&Tensor>(
-        &truth,
-        None,
-        None,
-        Reduction::Sum,
-    )?;
+    let sum =
+        logits.f_binary_cross_entropy_with_logits::<&Tensor>(&truth, None, None, Reduction::Sum)?;
     Ok(sum.f_div_scalar(targets.pixels.len().max(1) as f64)?)
 }
 
@@ -120,7 +116,9 @@ fn pooled(plane: &Plane, region: &Edges, side: usize) -> Vec<f32> {
             }
         }
     }
-    sums.into_iter().map(|v| f32::from(u8::from(v >= 0.5))).collect()
+    sums.into_iter()
+        .map(|v| f32::from(u8::from(v >= 0.5)))
+        .collect()
 }
 
 /// Pixels and weights of each of `side` cells along an axis of `count` pixels.

@@ -86,7 +86,12 @@ impl TwoStage {
         Ok(truths)
     }
 
-    fn masks(&self, pass: &mut Pass, regions: &[Vec<Region>], truths: &[Vec<Truth>]) -> Result<Option<Tensor>> {
+    fn masks(
+        &self,
+        pass: &mut Pass,
+        regions: &[Vec<Region>],
+        truths: &[Vec<Truth>],
+    ) -> Result<Option<Tensor>> {
         let Some(side) = self.head.mask_size else {
             return Ok(None);
         };
@@ -117,7 +122,13 @@ impl Objective for TwoStage {
         let mut chosen = anchors::AnchorTargets::default();
         for (image, truths) in truths.iter().enumerate() {
             let labels = anchors::assign(&rpn.anchors, truths);
-            chosen.add(&rpn.anchors, truths, &labels, self.anchors, Some(&mut random(image, 0)));
+            chosen.add(
+                &rpn.anchors,
+                truths,
+                &labels,
+                self.anchors,
+                Some(&mut random(image, 0)),
+            );
         }
         let (rpn_cls, rpn_reg) = anchors::losses(&rpn, &chosen, self.anchors)?;
 
@@ -125,7 +136,12 @@ impl Objective for TwoStage {
         let mut sampled = Vec::with_capacity(truths.len());
         for (image, (proposed, truths)) in proposed.into_iter().zip(&truths).enumerate() {
             let mut random = random(image, 1);
-            sampled.push(regions::sample(proposed, truths, self.regions, Some(&mut random)));
+            sampled.push(regions::sample(
+                proposed,
+                truths,
+                self.regions,
+                Some(&mut random),
+            ));
         }
         let boxes: Vec<Vec<Edges>> = sampled
             .iter()
