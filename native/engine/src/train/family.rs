@@ -11,7 +11,7 @@ use oarlock_datasets::{DetectTarget, ImageCache, LoaderStats};
 use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::learner::{Learned, StepResult};
 use crate::exec::Network;
@@ -71,6 +71,12 @@ pub trait Family: Debug {
             .iter()
             .map(|(name, value)| Ok((name.clone(), value.f_detach()?)))
             .collect()
+    }
+
+    /// Number format in which validation runs the network; that of the training, unless its scores are compared with
+    /// those of other runtimes digit by digit.
+    fn validation_kind(&self, training: Kind) -> Kind {
+        training
     }
 
     /// Runs `network` (an inference network) on the validation images; `None` when a stop was asked for.

@@ -113,7 +113,7 @@ pub(super) fn trace(graph: &Graph) -> Result<Trace, GraphError> {
                 fixed.extend(value.iter().map(|&c| (c, FixedReason::Output)));
                 value
             }
-            Op::Coordinates => {
+            Op::Coordinates { .. } => {
                 let mut value = input(0).clone();
                 fixed.extend(value.iter().map(|&c| (c, FixedReason::Output)));
                 let more = ties.fresh(2);
