@@ -192,7 +192,7 @@ extern "C" ok_status ok_norm_act(ok_tensor input, ok_tensor gamma, ok_tensor bet
     const at::Tensor &x = tensor(input);
     const at::Tensor *r = residual ? &tensor(residual) : nullptr;
     const auto type = x.scalar_type();
-    const bool own = x.is_cpu() && x.dim() == 4 && (type == at::kFloat || type == at::kBFloat16) && x.numel() > 0 &&
+    const bool own = enabled(FAMILY_NORM) && x.is_cpu() && x.dim() == 4 && (type == at::kFloat || type == at::kBFloat16) && x.numel() > 0 &&
                      (!r || (r->sizes() == x.sizes() && r->scalar_type() == type));
     if (!own) {
       *output = give(plain(x, tensor(gamma), tensor(beta), r, tensor(running_mean), tensor(running_var), train, momentum,

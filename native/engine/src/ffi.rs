@@ -9,6 +9,10 @@ use tch::Tensor;
 use crate::runtime::memory;
 use crate::{EngineError, Result};
 
+mod kernels;
+
+pub use kernels::{excite, global_pool, kernel_set, use_kernels};
+
 #[repr(C)]
 struct Status {
     code: i32,

@@ -22,6 +22,9 @@ struct Depthwise {
   bool bf16;
 };
 
+// Rows of one image (H·W rows of `channels` values, channels-last), fp32 or bf16.
+struct Rows { int64_t rows, channels; bool bf16; };
+
 struct Kernels {
   // `copy` (bf16) is null where the forward pass reads the master weights themselves.
   void (*sgd)(float *w, uint16_t *copy, const void *g, bool g_bf16, float *v, int64_t n, SgdRates r);
@@ -37,10 +40,21 @@ struct Kernels {
   void (*norm_grad_apply)(NormRows m, const void *x, const void *y, const void *dy, const float *scale,
                           const float *shift, const float *a, const float *b, const float *c, void *dx,
                           void *dresidual);
+  // Output rows [begin, end) of N·OH, y = act(conv [+ bias]); `w` is taps × channels; kernel width 3, 5 or 7.
+  void (*depthwise_forward)(Depthwise d, const void *x, const float *w, const float *bias, NormAct act, float slope,
+                            void *y, int64_t begin, int64_t end);
   // The gradient of input rows [begin, end) of N·H; `w` is taps × channels.
   void (*depthwise_grad_input)(Depthwise d, const void *dy, const float *w, void *dx, int64_t begin, int64_t end);
   // Adds to `sums` (taps × channels) what output rows [begin, end) of N·OH give; kernel width 3, 5 or 7.
   void (*depthwise_grad_weight)(Depthwise d, const void *x, const void *dy, float *sums, int64_t begin, int64_t end);
+  // Adds to `sum` the sums of x over the rows, for each channel.
+  void (*rows_sum)(Rows m, const void *x, float *sum);
+  // y = x · gate
+  void (*rows_scale)(Rows m, const void *x, const float *gate, void *y);
+  // dx = dy · gate + shift; either may be null: no gate (then dy is not read) or no shift.
+  void (*rows_scale_grad)(Rows m, const void *dy, const float *gate, const float *shift, void *dx);
+  // Adds to `product` the sums of x · dy over the rows; with `dx` also dx = dy · gate.
+  void (*rows_gate_grad)(Rows m, const void *x, const void *dy, const float *gate, void *dx, float *product);
 };
 
 extern const Kernels kernels_base;
@@ -52,5 +66,15 @@ extern const Kernels kernels_avx512bf16;
 
 // The fastest set this processor has.
 const Kernels &kernels();
+
+// Families of kernels that can be switched off; libtorch's own operators do their work then.
+enum Family : uint32_t {
+  FAMILY_DEPTHWISE = 1,
+  FAMILY_POINTWISE = 2,
+  FAMILY_NORM = 4,
+  FAMILY_SE = 8,
+  FAMILY_OPTIM = 16,
+};
+bool enabled(Family family);
 
 }  // namespace oarlock

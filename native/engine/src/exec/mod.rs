@@ -3,7 +3,10 @@
 #[cfg(test)]
 mod conv_tests;
 mod device_images;
+mod excite;
 mod input;
+#[cfg(test)]
+mod kernel_tests;
 mod network;
 mod ops;
 mod partial;

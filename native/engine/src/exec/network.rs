@@ -246,6 +246,11 @@ impl Network {
                 train,
                 act,
             ),
+            Kernel::Excite { act } => match *inputs {
+                [x, gate] => ffi::excite(x, gate, None, act),
+                [x, gate, pooled] => ffi::excite(x, gate, Some(pooled), act),
+                _ => Err(EngineError::internal("a gate lacks a factor")),
+            },
             Kernel::Conv { conv, act } => {
                 let mut packed = self.packed.borrow_mut();
                 ops::conv_act(
