@@ -88,11 +88,17 @@ ok_status ok_conv_pack(ok_tensor input, ok_tensor weight, const int64_t *conv, o
 ok_status ok_conv_act(ok_tensor input, ok_tensor weight, ok_tensor bias, const int64_t *conv, ok_tensor other,
                       int32_t act, double slope, ok_tensor *output);
 
-// optim.cpp
-ok_status ok_sgd_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor momentum, double lr,
-                      double momentum_factor, double weight_decay);
-ok_status ok_adam_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor exp_avg, ok_tensor exp_avg_sq,
-                       double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step);
+// optim.cpp: one step of all parameters. `state` holds the momentum (SGD), or the means of gradients and of their
+// squares (Adam); a null entry is none. Gradients may be undefined.
+typedef struct {
+  ok_tensor master, compute, grad, state[2];
+} ok_step;
+ok_status ok_sgd_step(const ok_step *params, int64_t count, double lr, double momentum_factor, double weight_decay);
+ok_status ok_adam_step(const ok_step *params, int64_t count, double lr, double beta1, double beta2, double eps,
+                       double weight_decay, int64_t number);
+
+// gradients.cpp: of `count` inputs, for the gradient `grad` of `output`; the graph stays.
+ok_status ok_gradients(ok_tensor output, ok_tensor grad, const ok_tensor *inputs, int64_t count, ok_tensor *grads);
 
 // fail.cpp
 ok_status ok_fail(int32_t kind);

@@ -11,8 +11,9 @@ struct AdamRates { float lr, beta1, beta2, eps, weight_decay, root_bias2; };
 // Activations that a batch norm can apply in the same pass; `slope` belongs to LEAKY.
 enum NormAct : int32_t { NORM_NONE, NORM_RELU, NORM_RELU6, NORM_LEAKY, NORM_HARD_SWISH };
 
-// Rows of `channels` values each (channels-last maps: N·H·W rows), fp32 or bf16.
-struct NormRows { int64_t rows, channels; bool bf16; NormAct act; float slope; };
+// Rows of `channels` values each (channels-last maps: N·H·W rows), fp32 or bf16. With `recompute` gradients find the
+// activation's slope from x · scale + shift instead of reading y: a map less to read.
+struct NormRows { int64_t rows, channels; bool bf16; NormAct act; float slope; bool recompute = false; };
 
 // A depthwise convolution of channels-last maps, fp32 or bf16; kernel sides up to 7.
 struct Depthwise {

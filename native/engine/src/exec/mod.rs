@@ -4,6 +4,7 @@
 mod conv_tests;
 mod device_images;
 mod excite;
+mod flat;
 mod input;
 #[cfg(test)]
 mod kernel_tests;
@@ -13,6 +14,7 @@ mod partial;
 mod plan;
 
 pub(crate) use device_images::decoded_input;
+pub(crate) use flat::zeros_like;
 pub(crate) use input::{batch_input, batch_memory};
 pub use input::{network_input, normalized_input};
 pub use network::{Network, Parameter};

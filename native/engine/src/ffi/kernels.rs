@@ -5,12 +5,19 @@ use std::ffi::{CStr, c_char};
 use oarlock_graph::Act;
 use tch::Tensor;
 
-use super::{Ptr, Status, act_code, ptr, tensor_of};
+use super::{Ptr, Status, act_code, ptr, take, tensor_of};
 use crate::{EngineError, Result};
 
 unsafe extern "C" {
     fn ok_kernels_use(families: u32, before: *mut u32) -> Status;
     fn ok_kernels_name() -> *const c_char;
+    fn ok_gradients(
+        output: Ptr,
+        grad: Ptr,
+        inputs: *const Ptr,
+        count: i64,
+        grads: *mut Ptr,
+    ) -> Status;
     fn ok_global_pool(input: Ptr, output: *mut Ptr) -> Status;
     fn ok_excite(
         input: Ptr,
@@ -41,6 +48,26 @@ pub fn kernel_set() -> &'static str {
     unsafe { CStr::from_ptr(ok_kernels_name()) }
         .to_str()
         .unwrap_or("unknown")
+}
+
+/// Gradients of `inputs` for the gradient `grad` of `output`; the graph stays. Errors: `output` does not depend on one.
+pub fn gradients(output: &Tensor, grad: &Tensor, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let wanted: Vec<Ptr> = inputs.iter().map(|t| ptr(t)).collect();
+    let mut grads: Vec<Ptr> = vec![std::ptr::null_mut(); wanted.len()];
+    let count = wanted.len() as i64;
+    // SAFETY: all tensors outlive the call; both lists have `count` places.
+    unsafe {
+        ok_gradients(
+            ptr(output),
+            ptr(grad),
+            wanted.as_ptr(),
+            count,
+            grads.as_mut_ptr(),
+        )
+    }
+    .check()?;
+    // SAFETY: a call that succeeded has stored fresh tensors.
+    Ok(grads.into_iter().map(|raw| unsafe { take(raw) }).collect())
 }
 
 /// Mean over all pixels: N×C×H×W to N×C×1×1.
