@@ -4,7 +4,8 @@ use crate::{Graph, GraphError, HostTensor, Node, NodeId, Op, WeightMap};
 
 /// The inference graph and its weights, without auxiliary heads: each batch norm whose input is a convolution used by nothing
 /// else becomes part of that convolution (scale γ/√(σ²+ε), bias β + (b − μ)·scale). Batch norms after
-/// a concatenation or a shared convolution stay as they are; dropout is removed.
+/// a concatenation or a convolution that others read too stay as they are; so do those that share parameters, unless
+/// the same two nodes are a pair everywhere. Dropout is removed.
 ///
 /// Computed in f64 and rounded once. Weights that the graph does not name are left out.
 ///
@@ -28,18 +29,20 @@ pub fn fold_batch_norm(
     let mut folded = WeightMap::new();
     let mut new_id: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
 
-    for node in &graph.nodes {
+    for (id, node) in graph.nodes.iter().enumerate() {
         if let Op::Dropout { .. } = node.op {
             new_id.push(new_id[node.inputs[0]]);
             continue;
         }
         if let Op::BatchNorm { eps, .. } = node.op
-            && folds(graph, &uses, node)
+            && folds(graph, &uses, id)
         {
             let source = node.inputs[0];
             let target = new_id[source];
             let conv = &graph.nodes[source].name;
-            fold_into(conv, &node.name, eps, weights, &mut folded);
+            if node.shares.is_none() {
+                fold_into(conv, &node.name, eps, weights, &mut folded);
+            }
             if let Op::Conv2d { bias, .. } = &mut nodes[target].op {
                 *bias = true;
             }
@@ -81,16 +84,31 @@ pub fn fold_batch_norm(
     Ok((folded_graph, ordered))
 }
 
-/// Whether `node` is a batch norm whose input is a convolution that nothing else reads.
-fn folds(graph: &Graph, uses: &[usize], node: &Node) -> bool {
-    let alone = |id: NodeId| uses[id] == 1 && matches!(graph.nodes[id].op, Op::Conv2d { .. });
-    matches!(node.op, Op::BatchNorm { .. }) && alone(node.inputs[0])
+/// Whether a node is a batch norm whose input is a convolution that nothing else reads, wherever the parameters of
+/// the two are used.
+fn folds(graph: &Graph, uses: &[usize], id: NodeId) -> bool {
+    let source = |id: NodeId| {
+        let node = &graph.nodes[id];
+        let conv = matches!(node.op, Op::BatchNorm { .. }).then(|| node.inputs[0])?;
+        let alone = uses[conv] == 1 && matches!(graph.nodes[conv].op, Op::Conv2d { .. });
+        alone.then(|| graph.owner(conv))
+    };
+    let Some(conv) = source(id) else {
+        return false;
+    };
+    let all = 0..graph.nodes.len();
+    let mut norms = all
+        .clone()
+        .filter(|&other| graph.owner(other) == graph.owner(id));
+    let paired = norms.clone().count();
+    norms.all(|norm| source(norm) == Some(conv))
+        && all.filter(|&other| graph.owner(other) == conv).count() == paired
 }
 
 /// Batch norms that [`fold_batch_norm`] would remove.
 pub(crate) fn foldable(graph: &Graph) -> impl Iterator<Item = NodeId> {
     let uses = graph.uses();
-    (0..graph.nodes.len()).filter(move |&id| folds(graph, &uses, &graph.nodes[id]))
+    (0..graph.nodes.len()).filter(move |&id| folds(graph, &uses, id))
 }
 
 /// Scales the filters of `conv` in `folded` and writes its new bias.

@@ -4,7 +4,9 @@
 //! `kernel area · out_channels / groups` (torchvision's choice, corrected for groups so that
 //! depthwise layers keep the variance). Linear: uniform in ±1/√fan-in (PyTorch and PaddleClas); so are the
 //! convolutions that make a network's outputs, as in PyTorch: their fan-out is the number of classes, and a
-//! training should begin with small logits.
+//! training should begin with small logits. Convolutions that neither a norm nor an activation follows (those of
+//! a feature pyramid) keep the variance: normal with 1 / fan-in (Glorot and Bengio 2010). Transposed ones: normal
+//! with 2 / (inputs that meet in an output).
 //! Biases 0; batch norm scale 1, shift 0, mean 0, variance 1.
 
 use rayon::prelude::*;
@@ -45,6 +47,21 @@ pub fn init_of(op: &Op, param: &Param) -> Init {
                 std: (2.0 / fan_out.max(1) as f64).sqrt(),
             }
         }
+        (
+            ParamKind::Weight,
+            Op::ConvTranspose2d {
+                in_channels,
+                kernel,
+                stride,
+                ..
+            },
+        ) => {
+            let taps = |i: usize| kernel[i].div_ceil(stride[i].max(1)).max(1);
+            let fan_in = in_channels * taps(0) * taps(1);
+            Init::Normal {
+                std: (2.0 / fan_in.max(1) as f64).sqrt(),
+            }
+        }
         (ParamKind::Weight, Op::Linear { in_features, .. }) => uniform(*in_features),
         (ParamKind::NormScale | ParamKind::RunningVar, _) => Init::Constant(1.0),
         _ => Init::Constant(0.0),
@@ -67,19 +84,38 @@ fn heads(graph: &Graph) -> Vec<NodeId> {
     graph.outputs.iter().map(|o| source(o.node)).collect()
 }
 
+/// The convolutions with something else than a norm or an activation behind them.
+fn linear_convs(graph: &Graph) -> Vec<bool> {
+    let mut linear = vec![true; graph.nodes.len()];
+    for (id, node) in graph.nodes.iter().enumerate() {
+        if let Op::BatchNorm { .. } | Op::Activation(_) = node.op {
+            linear[node.inputs[0]] = false;
+        }
+        linear[id] &= matches!(node.op, Op::Conv2d { .. });
+    }
+    linear
+}
+
 /// Fresh weights for the whole graph. A parameter's values depend on the seed and its name only,
 /// so two networks that share layers begin them alike (heads aside).
 pub fn init_weights(graph: &Graph, seed: u64) -> WeightMap {
     let heads = heads(graph);
+    let linear = linear_convs(graph);
     let jobs: Vec<(String, Param, Init)> = graph
         .nodes
         .iter()
         .enumerate()
         .flat_map(|(id, node)| {
-            let head = heads.contains(&id);
+            let (head, linear) = (heads.contains(&id), linear[id]);
             node.params().into_iter().map(move |param| {
                 let init = match param.kind {
                     ParamKind::Weight if head => uniform(param.shape[1..].iter().product()),
+                    ParamKind::Weight if linear => {
+                        let fan_in: usize = param.shape[1..].iter().product();
+                        Init::Normal {
+                            std: (1.0 / fan_in.max(1) as f64).sqrt(),
+                        }
+                    }
                     _ => init_of(&node.op, &param),
                 };
                 (format!("{}.{}", node.name, param.suffix), param, init)

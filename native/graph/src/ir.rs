@@ -242,12 +242,16 @@ pub enum Op {
 /// Level of a feature pyramid that a region of `area` pixels is pooled from, from 0: the stride-16 one for 224²,
 /// one less for each halving of the side (Lin et al. 2017, "Feature Pyramid Networks", equation 1).
 pub fn pyramid_level(area: f32, strides: &[usize]) -> usize {
-    let (Some(first), last) = (strides.first(), strides.len().saturating_sub(1)) else {
-        return 0;
-    };
-    let lowest = (*first as f32).log2();
-    let level = (4.0 + (area.max(0.0).sqrt() / 224.0 + 1e-8).log2()).floor() - lowest;
-    (level.max(0.0) as usize).min(last)
+    let least = level_areas(strides);
+    least.iter().filter(|&&least| area >= least).count()
+}
+
+/// Areas from which on a region is pooled from the second, third … level; without logarithms, so that every
+/// runtime decides alike.
+pub fn level_areas(strides: &[usize]) -> Vec<f32> {
+    let first = strides.first().map_or(1.0, |&s| s as f32);
+    let side = |level: usize| 224.0 / 16.0 * first * 2f32.powi(level as i32);
+    (1..strides.len()).map(|l| side(l) * side(l)).collect()
 }
 
 /// What a parameter is.

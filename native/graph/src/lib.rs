@@ -41,7 +41,8 @@ pub use error::GraphError;
 pub use fold::fold_batch_norm;
 pub use init::{Init, init_of, init_weights};
 pub use ir::{
-    Act, Graph, HostTensor, Node, NodeId, Op, Output, Param, ParamKind, WeightMap, pyramid_level,
+    Act, Graph, HostTensor, Node, NodeId, Op, Output, Param, ParamKind, WeightMap, level_areas,
+    pyramid_level,
 };
 pub use prune::{
     Criterion, Judges, Keep, PruningPlan, Sensitivities, keep_by_ratios, keep_for_ratio,

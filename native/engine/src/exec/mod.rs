@@ -2,12 +2,17 @@
 
 #[cfg(test)]
 mod conv_tests;
+mod deform;
+#[cfg(test)]
+mod detection_tests;
 mod device_images;
 mod input;
 mod network;
 mod ops;
 mod partial;
+mod pass;
 mod plan;
+mod regions;
 
 pub(crate) use device_images::decoded_input;
 pub(crate) use input::{batch_input, batch_memory};
@@ -15,3 +20,4 @@ pub use input::{network_input, normalized_input};
 pub use network::{Network, Parameter};
 pub(crate) use network::{download, upload_tensor};
 pub use partial::select_channels;
+pub use pass::Pass;

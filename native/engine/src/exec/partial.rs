@@ -42,6 +42,8 @@ impl Network {
                     }
                 });
             }
+            let mut of_owner = self.params_of(graph.owner(id)).iter();
+            same &= node.shares.is_none() || of_owner.all(|p| !weights.contains_key(&p.name));
             let own = self.packed.borrow();
             packed.push(own[id].as_ref().filter(|_| same).map(Tensor::shallow_clone));
         }
@@ -54,6 +56,7 @@ impl Network {
             fusion: self.fusion,
             packed: RefCell::new(packed),
             seed: Cell::new(0),
+            frozen_norms: Cell::new(false),
         })
     }
 

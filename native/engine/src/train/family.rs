@@ -13,7 +13,7 @@ use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
 use serde_json::Value;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::learner::{Learned, StepResult};
 use crate::exec::Network;
@@ -78,6 +78,12 @@ pub trait Family: Debug {
             .iter()
             .map(|(name, value)| Ok((name.clone(), value.f_detach()?)))
             .collect()
+    }
+
+    /// Number format in which validation runs the network; that of the training, unless its scores are compared with
+    /// those of other runtimes digit by digit.
+    fn validation_kind(&self, training: Kind) -> Kind {
+        training
     }
 
     /// Runs `network` (an inference network) on the validation images; `None` when a stop was asked for.

@@ -2,6 +2,9 @@
 //!
 //! Input N×3×H×W; the outputs are those that [`oarlock_graph::Head`] describes, which every graph carries.
 
+mod pyramid;
+mod two_stage;
+
 use oarlock_graph::GraphError;
 
 use crate::{Built, Origin, ZooError};
@@ -143,8 +146,12 @@ pub fn detector_of(
 }
 
 fn build(name: &str, task: &Task) -> Built {
-    Err(GraphError::Graph {
-        graph: task.name.clone(),
-        reason: format!("{name} is not built yet"),
-    })
+    match name {
+        "FasterRCNN" => two_stage::build(task, false),
+        "MaskRCNN" => two_stage::build(task, true),
+        _ => Err(GraphError::Graph {
+            graph: task.name.clone(),
+            reason: format!("{name} is not built yet"),
+        }),
+    }
 }
