@@ -72,6 +72,7 @@ pub(super) fn write_onnx(
         image_size: Some(size),
         batch: None,
         softmax: true,
+        detections: false,
         metadata: metadata(yml),
     };
     let mut failure = None;
