@@ -117,7 +117,7 @@ fn stages_without_regions_give_no_rows_and_no_gradient() {
         for frozen in [false, true] {
             let mut network = network(placement);
             network.freeze_norms(frozen);
-            let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network).unwrap();
+            let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &mut network).unwrap();
             let mut learner = Learner { network, optimizer };
             let before = learner.network.to_weights().unwrap();
             let step = |network: &Network| {
