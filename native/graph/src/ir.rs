@@ -445,6 +445,18 @@ impl Graph {
         self.nodes[id].shares.unwrap_or(id)
     }
 
+    /// For each node whether others use the same parameters.
+    pub fn shared(&self) -> Vec<bool> {
+        let mut shared = vec![false; self.nodes.len()];
+        for (id, node) in self.nodes.iter().enumerate() {
+            if let Some(owner) = node.shares {
+                shared[owner] = true;
+                shared[id] = true;
+            }
+        }
+        shared
+    }
+
     /// Weight of the loss of each output: 1 except for auxiliary heads.
     pub fn loss_weights(&self) -> Vec<f32> {
         let outputs = self.outputs.iter();

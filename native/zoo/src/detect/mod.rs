@@ -79,6 +79,9 @@ const DETECTORS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The detector that predicts masks.
+pub const MASK_DETECTOR: &str = "MaskRCNN";
+
 /// Names of all detectors.
 pub fn detector_names() -> Vec<&'static str> {
     DETECTORS.iter().map(|d| d.0).collect()
