@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod conv_tests;
+mod device_augment;
 mod device_images;
 mod input;
 mod network;
