@@ -49,7 +49,11 @@ pub fn cost(graph: &Graph, [height, width]: [usize; 2]) -> Result<Cost, GraphErr
     let mut total = NodeCost::default();
     for (node, shape) in graph.nodes.iter().zip(&shapes) {
         let (params, buffers) = sizes(node);
-        let outputs: usize = shape.iter().product();
+        let outputs: usize = match node.op {
+            // Each input value meets the whole kernel.
+            Op::ConvTranspose2d { .. } => shapes[node.inputs[0]].iter().product(),
+            _ => shape.iter().product(),
+        };
         let per_output = match node.op {
             Op::Conv2d {
                 in_channels,
@@ -62,6 +66,11 @@ pub fn cost(graph: &Graph, [height, width]: [usize; 2]) -> Result<Cost, GraphErr
                 kernel,
                 ..
             } => in_channels * kernel[0] * kernel[1],
+            Op::ConvTranspose2d {
+                out_channels,
+                kernel,
+                ..
+            } => out_channels * kernel[0] * kernel[1],
             Op::Linear { in_features, .. } => in_features,
             _ => 0,
         };

@@ -161,6 +161,49 @@ impl Net {
         node
     }
 
+    /// Deformable convolution with modulation and batch norm; offsets and factors come from a convolution of the
+    /// same kernel, called as it with `_offset` behind.
+    pub fn deformable_unit(
+        &mut self,
+        x: NodeId,
+        names: &Names,
+        out: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> NodeId {
+        let (ours, taps) = (&names.conv, kernel * kernel);
+        let paddle = format!("{}.{}", names.paddle, self.suffixes.conv);
+        let offsets = Conv::new(3 * taps, kernel).stride(stride).bias();
+        let moves = self.conv(
+            x,
+            &format!("{ours}_offset"),
+            &format!("{paddle}_offset"),
+            offsets,
+        );
+        let offsets = self.b.slice(moves, 0, 2 * taps);
+        let factors = self.b.slice(moves, 2 * taps, taps);
+        let factors = self.b.act(factors, Act::Sigmoid);
+        let op = Op::DeformConv2d {
+            in_channels: self.b.channels(x),
+            out_channels: out,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [kernel / 2; 2],
+            dilation: [1; 2],
+            bias: false,
+        };
+        self.note(
+            format!("{ours}.weight"),
+            format!("{paddle}.weight"),
+            false,
+            1.0,
+        );
+        let name = format!("{}{ours}", self.prefix);
+        let x = self.b.op(name, op, &[x, offsets, factors]);
+        let paddle = format!("{}.{}", names.paddle, self.suffixes.norm);
+        self.norm(x, &names.norm, &paddle)
+    }
+
     /// Transposed convolution with bias that enlarges `kernel` times.
     pub fn enlarge(
         &mut self,

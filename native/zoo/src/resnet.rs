@@ -86,7 +86,12 @@ impl Trunk {
     }
 
     /// Stage 0, 1, 2 or 3.
-    pub fn stage(&self, net: &mut Net, mut x: NodeId, stage: usize) -> NodeId {
+    pub fn stage(&self, net: &mut Net, x: NodeId, stage: usize) -> NodeId {
+        self.stage_of(net, x, stage, false)
+    }
+
+    /// The same; with deformable 3×3 convolutions in its bottlenecks where that is asked for.
+    pub fn stage_of(&self, net: &mut Net, mut x: NodeId, stage: usize, deformable: bool) -> NodeId {
         let (blocks, bottleneck) = self.blocks();
         let before: usize = blocks[..stage].iter().sum();
         for index in 0..blocks[stage] {
@@ -107,6 +112,7 @@ impl Trunk {
                 first: index == 0,
                 vd: self.vd,
                 library: self.library,
+                deformable,
             };
             x = block.build(net, x, bottleneck);
         }
@@ -133,6 +139,7 @@ struct Block {
     first: bool,
     vd: bool,
     library: Library,
+    deformable: bool,
 }
 
 impl Block {
@@ -158,7 +165,11 @@ impl Block {
                 format!("{}.bn{}", self.name, i + 1),
                 format!("{}.{}", self.paddle, self.paddle_conv(i)),
             );
-            x = net.unit(x, &names, conv);
+            x = if self.deformable && bottleneck && i == 1 {
+                net.deformable_unit(x, &names, f, 3, s)
+            } else {
+                net.unit(x, &names, conv)
+            };
             if i + 1 < convs.len() {
                 x = net.b.act(x, Act::Relu);
             }

@@ -1,7 +1,12 @@
 //! From the outputs of a detector to boxes and masks in the stored picture.
 
+pub(crate) mod anchors;
+pub(crate) mod boxes;
 mod choose;
+mod paste;
 pub(crate) mod pico;
+pub(crate) mod proposals;
+pub(crate) mod two_stage;
 mod yolo;
 
 use oarlock_graph::Head;
@@ -47,9 +52,8 @@ pub fn detect(network: &Network, input: &Tensor, frames: &[Frame]) -> Result<Vec
             "the network is no detector",
         ));
     };
-    if matches!(head, Head::TwoStage(_)) {
-        let what = "its outputs cannot be decoded yet";
-        return Err(EngineError::new(ErrorCode::Unsupported, what));
+    if let Head::TwoStage(head) = head {
+        return two_stage::detect(network, head, input, frames);
     }
     let (images, _, height, width) = input.size4()?;
     if images != frames.len() as i64 {
@@ -86,7 +90,7 @@ pub fn detect_in(
 ///
 /// # Errors
 /// `NonFinite` when one holds NaN or an infinity.
-pub(crate) fn finite(outputs: &[Tensor]) -> Result<Vec<Tensor>> {
+fn finite(outputs: &[Tensor]) -> Result<Vec<Tensor>> {
     let outputs = outputs.iter().map(|o| Ok(o.f_to_kind(Kind::Float)?));
     let outputs = outputs.collect::<Result<Vec<_>>>()?;
     for output in &outputs {

@@ -7,10 +7,12 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use oarlock_datasets::{DetectTarget, ImageCache, LoaderStats};
 use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
+use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::learner::{Learned, StepResult};
@@ -33,6 +35,11 @@ pub trait Family: Debug {
     /// Name of its backbone, where there is a choice.
     fn backbone(&self) -> Option<String> {
         None
+    }
+
+    /// What else the network was built with, by the names of PaddleX's constructors.
+    fn init_params(&self, _: &Graph) -> IndexMap<String, Value> {
+        IndexMap::new()
     }
 
     /// Class names in the order of their ids.

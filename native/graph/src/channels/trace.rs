@@ -13,6 +13,10 @@ pub enum FixedReason {
     Output,
     /// A softmax runs over them.
     Softmax,
+    /// A layer that makes or reads them has parameters that others use too.
+    Shared,
+    /// They are coordinates, places of samples, regions, or pooled or enlarged from regions.
+    Detector,
     /// Slices and shuffles tie them so unevenly that no share of them can be removed: taking one
     /// channel of a layer would take different numbers of others.
     Uneven,
@@ -25,6 +29,14 @@ pub(super) struct Trace {
     pub values: Vec<Vec<u32>>,
     pub ties: Ties,
     pub fixed: Vec<(u32, FixedReason)>,
+}
+
+/// Whether the operation makes channels that pruning can remove, each by its filter.
+pub(super) fn is_layer(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Conv2d { .. } | Op::DeformConv2d { .. } | Op::Linear { .. }
+    )
 }
 
 /// Whether each output channel sees a single input channel: its channels are those of its input.
@@ -104,36 +116,31 @@ pub(super) fn trace(graph: &Graph) -> Result<Trace, GraphError> {
             | Op::SamePad { .. }
             | Op::DropBlock { .. }
             | Op::Dropout { .. } => input(0).clone(),
-            // Nothing that two-stage detectors or deformable convolutions read or make is pruned yet.
-            Op::DeformConv2d { out_channels, .. } | Op::ConvTranspose2d { out_channels, .. } => {
-                for i in 0..node.inputs.len() {
-                    fixed.extend(input(i).iter().map(|&c| (c, FixedReason::Output)));
-                }
-                let value = ties.fresh(out_channels);
-                fixed.extend(value.iter().map(|&c| (c, FixedReason::Output)));
-                value
+            Op::DeformConv2d { out_channels, .. } => {
+                let places = node.inputs[1..].iter().flat_map(|&i| &values[i]);
+                fixed.extend(places.map(|&c| (c, FixedReason::Detector)));
+                ties.fresh(out_channels)
             }
-            Op::Coordinates => {
-                let mut value = input(0).clone();
-                fixed.extend(value.iter().map(|&c| (c, FixedReason::Output)));
-                let more = ties.fresh(2);
-                fixed.extend(more.iter().map(|&c| (c, FixedReason::Output)));
-                value.extend(more);
-                value
+            Op::Coordinates { .. } => {
+                let places = ties.fresh(2);
+                fixed.extend(places.iter().map(|&c| (c, FixedReason::Detector)));
+                [&input(0)[..], &places].concat()
             }
-            Op::Rois => {
-                let value = ties.fresh(5);
-                fixed.extend(value.iter().map(|&c| (c, FixedReason::Output)));
+            // Two-stage detectors are not pruned.
+            Op::ConvTranspose2d { .. } | Op::Rois | Op::RoiAlign { .. } => {
+                let value = ties.fresh(shapes[id].channels());
+                let read = node.inputs.iter().flat_map(|&i| &values[i]);
+                let all = read.chain(&value);
+                fixed.extend(all.map(|&c| (c, FixedReason::Detector)));
                 value
-            }
-            Op::RoiAlign { .. } => {
-                for i in 0..node.inputs.len() {
-                    fixed.extend(input(i).iter().map(|&c| (c, FixedReason::Output)));
-                }
-                input(1).clone()
             }
         };
         values.push(value);
+    }
+    let shared = graph.shared();
+    for (id, node) in graph.nodes.iter().enumerate().filter(|(id, _)| shared[*id]) {
+        let touched = node.inputs.iter().chain([&id]).flat_map(|&i| &values[i]);
+        fixed.extend(touched.map(|&c| (c, FixedReason::Shared)));
     }
     for output in &graph.outputs {
         let channels = values[output.node].iter();

@@ -204,6 +204,14 @@ impl<'a> Kept<'a> {
                     *groups = *in_channels;
                 }
             }
+            Op::DeformConv2d {
+                in_channels,
+                out_channels,
+                ..
+            } => {
+                *in_channels = self.alive(input).len();
+                *out_channels = self.alive(id).len();
+            }
             Op::BatchNorm { channels, .. } => *channels = self.alive(id).len(),
             Op::Linear {
                 in_features,
@@ -228,7 +236,7 @@ impl<'a> Kept<'a> {
         let outputs = self.alive(id);
         // What the second axis of a weight counts; `None` where it does not change.
         let inputs = match node.op {
-            Op::Linear { .. } => Some(self.alive(node.inputs[0])),
+            Op::Linear { .. } | Op::DeformConv2d { .. } => Some(self.alive(node.inputs[0])),
             Op::Conv2d {
                 in_channels,
                 groups,
@@ -243,6 +251,10 @@ impl<'a> Kept<'a> {
         };
         for param in node.params() {
             let name = format!("{}.{}", node.name, param.suffix);
+            if matches!(node.op, Op::ConvTranspose2d { .. }) {
+                sliced.insert(name.clone(), weights[&name].clone()); // keeps all its channels
+                continue;
+            }
             let mut tensor = slice::select(&weights[&name], 0, &outputs);
             if let (Some(inputs), true) = (&inputs, param.shape.len() > 1) {
                 tensor = slice::select(&tensor, 1, inputs);

@@ -3,6 +3,7 @@
 mod boxes;
 pub mod pico;
 mod simota;
+mod two_stage;
 pub mod yolo;
 mod yolo_targets;
 
@@ -11,7 +12,6 @@ use std::fmt::Debug;
 use oarlock_datasets::DetectTarget;
 use oarlock_graph::Head;
 use oarlock_imaging::Object;
-use oarlock_jobs::ErrorCode;
 use tch::{Kind, Tensor};
 
 use super::learner::Learned;
@@ -39,15 +39,12 @@ pub trait Objective: Debug {
 /// The objective of the model `model` (a name of the zoo), whose graph ends with `head`.
 ///
 /// # Errors
-/// `Unsupported` for a head that cannot be trained.
+/// None for the heads of today.
 pub fn objective(model: &str, head: &Head) -> Result<Box<dyn Objective>> {
     match head {
         Head::Yolo(head) => Ok(Box::new(yolo::Yolo::new(model, head.clone()))),
         Head::Pico(head) => Ok(Box::new(pico::Pico::new(head.clone()))),
-        Head::TwoStage(_) => {
-            let what = format!("{model} cannot be trained yet ({} classes)", head.classes());
-            Err(EngineError::new(ErrorCode::Unsupported, what))
-        }
+        Head::TwoStage(head) => Ok(Box::new(two_stage::TwoStage::new(head))),
     }
 }
 
