@@ -94,8 +94,8 @@ fn learner() -> (Learner, Box<dyn Objective>) {
     let (graph, _) = detector_of("MaskRCNN", Some("ResNet18"), true, 2, Origin::Paddle).unwrap();
     let objective = objective("MaskRCNN", graph.head.as_ref().unwrap()).unwrap();
     let weights = init_weights(&graph, 5);
-    let network = Network::new(graph, &weights, Placement::CPU_FP32).unwrap();
-    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network).unwrap();
+    let mut network = Network::new(graph, &weights, Placement::CPU_FP32).unwrap();
+    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &mut network).unwrap();
     (Learner { network, optimizer }, objective)
 }
 
