@@ -289,7 +289,15 @@ source: ModelSource,
 /**
  * k of top-k accuracy, before capping at the number of classes.
  */
-topk: number, };
+topk: number, 
+/**
+ * Detectors: less sure boxes count in average precision alone, 0–1; absent: 0.5.
+ */
+score_thresh?: number, 
+/**
+ * Detectors: overlap from which a box or mask is right, 0–1; absent: 0.5 of boxes, 0.3 of masks.
+ */
+overlap_thresh?: number, };
 
 export type PredictImage = { "from": "file", 
 /**
@@ -301,7 +309,7 @@ path: string,
  */
 output: string, 
 /**
- * Its true label map (segmentation), drawn beside the prediction.
+ * Its annotation in the dataset (label map, VOC file, instances), drawn beside the prediction.
  */
 truth?: string, };
 

@@ -46,6 +46,7 @@ export async function planTraining(context: DomainContext, task: TaskRecord, typ
   const plan = (type === 'segmentation' ? planSegmentation : planClassification)(task.params, {
     trainImages: dataset.counts?.train ?? 0,
     gpus: gpus.map((gpu) => gpu.index),
+    ...(dataset.counts === undefined || dataset.counts === null ? {} : { labels: dataset.counts.labels }),
     ...(dataset.remote === true ? { channels: await readChannels(dataset.path) } : {}),
   });
   return { ...plan, taskType: type, dataset: datasetRef(dataset) };

@@ -80,8 +80,8 @@ extern "C" ok_status ok_conv_act(ok_tensor input, ok_tensor weight, ok_tensor bi
       return;
     }
     const at::Tensor &term = tensor(other);
-    if (term.size(2) == 1 && term.size(3) == 1) {
-      // oneDNN's sum inside the convolution refuses maps of a single pixel ("could not create a memory").
+    if (term.size(1) == 1 || (term.size(2) == 1 && term.size(3) == 1)) {
+      // oneDNN's sum inside the convolution refuses maps of a single pixel or channel ("could not create a memory").
       at::Tensor y = unary.call(tensor(input), tensor(weight), b, padding, stride, dilation, conv[6], "none", Scalars(),
                                 std::nullopt);
       y.add_(term);

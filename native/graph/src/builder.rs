@@ -1,5 +1,7 @@
 //! Building graphs: names, channels and order are kept track of.
 
+use std::ops::Range;
+
 use crate::shape::{Value, infer_node};
 use crate::{Act, Graph, GraphError, Head, Node, NodeId, Op, Output};
 
@@ -167,6 +169,32 @@ impl GraphBuilder {
         let id = self.op(name, op, inputs);
         self.graph.nodes[id].shares = Some(self.graph.owner(owner));
         id
+    }
+
+    /// A row of nodes once more, with the same parameters, reading `to` where they read `from`; returns what stands
+    /// for the last one. Their names get `suffix`.
+    pub fn repeated(
+        &mut self,
+        nodes: Range<NodeId>,
+        from: NodeId,
+        to: NodeId,
+        suffix: &str,
+    ) -> NodeId {
+        let mut new_id: Vec<NodeId> = (0..self.graph.nodes.len()).collect();
+        if let Some(id) = new_id.get_mut(from) {
+            *id = to;
+        }
+        let mut last = to;
+        for id in nodes {
+            let node = self.graph.nodes[id].clone();
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|&input| new_id[input]).collect();
+            last = self.op(format!("{}{suffix}", node.name), node.op, &inputs);
+            if !self.graph.nodes[last].op.params().is_empty() {
+                self.graph.nodes[last].shares = Some(self.graph.owner(id));
+            }
+            new_id[id] = last;
+        }
+        last
     }
 
     /// An operation without parameters, named by its kind and position.

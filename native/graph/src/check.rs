@@ -32,7 +32,7 @@ impl Op {
             Op::Softmax => "Softmax",
             Op::DeformConv2d { .. } => "DeformConv2d",
             Op::ConvTranspose2d { .. } => "ConvTranspose2d",
-            Op::Coordinates => "Coordinates",
+            Op::Coordinates { .. } => "Coordinates",
             Op::DropBlock { .. } => "DropBlock",
             Op::Rois => "Rois",
             Op::RoiAlign { .. } => "RoiAlign",

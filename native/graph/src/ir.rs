@@ -212,8 +212,11 @@ pub enum Op {
         bias: bool,
     },
     /// The map with two more channels: the place of each pixel from left to right, then from top to bottom,
-    /// each linear from −1 at the first to 1 at the last (Liu et al. 2018, "CoordConv"); −1 on a side of one pixel.
-    Coordinates,
+    /// each linear from −1 at the first pixel (Liu et al. 2018, "CoordConv"); −1 on a side of one pixel.
+    Coordinates {
+        /// Value at the last pixel: 1, in PaddleDetection −0.5.
+        last: f32,
+    },
     /// Zeroes square blocks in training, and scales the rest so that the mean stays (Ghiasi et al. 2018,
     /// "DropBlock"); identity else.
     DropBlock {

@@ -194,7 +194,7 @@ pub(crate) fn infer_node(node: &Node, inputs: &[Value]) -> Result<Value, String>
                 hw,
             })
         }
-        Op::Coordinates => {
+        Op::Coordinates { .. } => {
             let (channels, hw) = map(inputs[0])?;
             Ok(Value::Map {
                 channels: channels + 2,

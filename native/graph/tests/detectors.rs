@@ -34,7 +34,7 @@ fn one_stage() -> Graph {
     let x = deform(&mut b, "deform", x, 6);
     let x = b.batch_norm("deform_norm", x);
     let x = b.op("drop", Op::DropBlock { size: 3, keep: 0.9 }, &[x]);
-    let x = b.op("places", Op::Coordinates, &[x]);
+    let x = b.op("places", Op::Coordinates { last: 1.0 }, &[x]);
     let x = b.conv("last", x, Conv::new(5, 1).bias());
     b.output("yolo0", x);
     b.finish().unwrap()

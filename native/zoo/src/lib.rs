@@ -27,7 +27,9 @@ mod size;
 mod xception;
 mod xception_deeplab;
 
-pub use detect::{canonical_detector, detector_backbones, detector_names, detector_of};
+pub use detect::{
+    MASK_DETECTOR, canonical_detector, detector_backbones, detector_names, detector_of,
+};
 pub use segment::{
     backbone_names, canonical_backbone, canonical_segmenter, segmenter, segmenter_backbones,
     segmenter_names, segmenter_of,

@@ -1,5 +1,11 @@
 //! From the outputs of a detector to boxes and masks in the stored picture.
 
+pub(crate) mod anchors;
+pub(crate) mod boxes;
+mod paste;
+pub(crate) mod proposals;
+pub(crate) mod two_stage;
+
 use oarlock_graph::Head;
 use oarlock_imaging::Rle;
 use oarlock_jobs::ErrorCode;
@@ -37,12 +43,10 @@ pub struct Detected {
 /// # Errors
 /// `NonFinite` when the network gives NaN; `Unsupported` when it is no detector; out of memory.
 pub fn detect(network: &Network, input: &Tensor, frames: &[Frame]) -> Result<Vec<Vec<Detected>>> {
-    let _ = (input, frames);
     let what = match &network.graph().head {
         None => "the network is no detector".to_owned(),
-        Some(Head::Yolo(_) | Head::Pico(_) | Head::TwoStage(_)) => {
-            "its outputs cannot be decoded yet".to_owned()
-        }
+        Some(Head::TwoStage(head)) => return two_stage::detect(network, head, input, frames),
+        Some(Head::Yolo(_) | Head::Pico(_)) => "its outputs cannot be decoded yet".to_owned(),
     };
     Err(EngineError::new(ErrorCode::Unsupported, what))
 }

@@ -122,12 +122,16 @@ impl Network {
         Self::with_fusion(folded, &folded_weights, placement, fusion)
     }
 
-    /// The inference network of this one's current weights, on the same device.
+    /// The inference network of this one's current weights, on the same device, in the number format `compute`.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn inference_copy(&self) -> Result<Self> {
-        Self::for_inference(&self.graph, &self.to_weights()?, self.placement)
+    pub fn inference_copy(&self, compute: Kind) -> Result<Self> {
+        let placement = Placement {
+            compute,
+            ..self.placement
+        };
+        Self::for_inference(&self.graph, &self.to_weights()?, placement)
     }
 
     /// The network's description.

@@ -131,7 +131,7 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
         Op::Softmax => x.f_softmax(-1, None)?,
         Op::DropBlock { .. } if !call.train => x.shallow_clone(),
         Op::DropBlock { size, keep } => ffi::drop_block(x, size as i64, keep, call.seed)?,
-        Op::Coordinates => coordinates(x)?,
+        Op::Coordinates { last } => coordinates(x, last)?,
         Op::DeformConv2d { bias, .. } => {
             let [x, offset, factor] = inputs[..] else {
                 return Err(EngineError::internal("an operation lacks its input"));
@@ -168,9 +168,10 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
 }
 
 /// The map with two more channels: the place of each pixel from left to right, then from top to bottom.
-fn coordinates(x: &Tensor) -> Result<Tensor> {
+fn coordinates(x: &Tensor, last: f32) -> Result<Tensor> {
     let (n, _, h, w) = x.size4()?;
-    let line = |count: i64| Tensor::f_linspace(-1.0, 1.0, count, (Kind::Float, x.device()));
+    let line =
+        |count: i64| Tensor::f_linspace(-1.0, f64::from(last), count, (Kind::Float, x.device()));
     let across = line(w)?
         .f_reshape([1, 1, 1, w])?
         .f_expand([n, 1, h, w], false)?;

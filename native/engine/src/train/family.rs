@@ -7,11 +7,13 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use oarlock_datasets::{DetectTarget, ImageCache, LoaderStats};
 use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
-use tch::Tensor;
+use serde_json::Value;
+use tch::{Kind, Tensor};
 
 use super::learner::{Learned, StepResult};
 use crate::exec::Network;
@@ -33,6 +35,11 @@ pub trait Family: Debug {
     /// Name of its backbone, where there is a choice.
     fn backbone(&self) -> Option<String> {
         None
+    }
+
+    /// What else the network was built with, by the names of PaddleX's constructors.
+    fn init_params(&self, _: &Graph) -> IndexMap<String, Value> {
+        IndexMap::new()
     }
 
     /// Class names in the order of their ids.
@@ -71,6 +78,12 @@ pub trait Family: Debug {
             .iter()
             .map(|(name, value)| Ok((name.clone(), value.f_detach()?)))
             .collect()
+    }
+
+    /// Number format in which validation runs the network; that of the training, unless its scores are compared with
+    /// those of other runtimes digit by digit.
+    fn validation_kind(&self, training: Kind) -> Kind {
+        training
     }
 
     /// Runs `network` (an inference network) on the validation images; `None` when a stop was asked for.

@@ -7,6 +7,7 @@
 //! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
 //! | `class_batches`, `decode_choice` | its validation batches, decoded by the CPU or the GPU |
 //! | [`segmenter`], [`pictures`], [`pixels`] | the family of segmenters, what their pictures are like, evaluation |
+//! | [`detector`] | the family of detectors, with their data and evaluation |
 //! | [`losses`], [`objective`] | losses; those of detectors |
 //! | [`session`] | epochs, steps, evaluations |
 //! | [`learner`], [`optimizer`], [`schedule`] | one step |
@@ -18,6 +19,7 @@ mod class_batches;
 pub mod classifier;
 pub mod data;
 mod decode_choice;
+pub mod detector;
 pub mod family;
 pub mod folder;
 pub mod learner;

@@ -9,6 +9,7 @@ use oarlock_jobs::{CommonParams, ErrorCode, TrainParams, TrainSpec};
 use oarlock_zoo::Origin;
 
 use super::classifier::Classifier;
+use super::detector::Detector;
 use super::family::{Family, Supply};
 use super::optimizer::Rule;
 use super::schedule::Schedule;
@@ -52,9 +53,11 @@ impl Plan {
                 Box::new(Classifier::new(p, &spec.dataset, &mut notes)?)
             }
             TrainParams::Segmentation(p) => Box::new(Segmenter::new(p, &spec.dataset, &mut notes)?),
-            TrainParams::Detection(_) | TrainParams::InstanceSegmentation(_) => {
-                let what = "detectors cannot be trained yet";
-                return Err(EngineError::new(ErrorCode::Unsupported, what));
+            TrainParams::Detection(p) => {
+                Box::new(Detector::new(p, false, &spec.dataset, &mut notes)?)
+            }
+            TrainParams::InstanceSegmentation(p) => {
+                Box::new(Detector::new(p, true, &spec.dataset, &mut notes)?)
             }
         };
         let images = u32::try_from(family.images()).unwrap_or(u32::MAX);

@@ -273,7 +273,12 @@ impl Session<'_> {
         let started = Instant::now();
         let validation = if due {
             self.heart.stage("evaluating");
-            let network = self.learner.network.inference_copy()?;
+            let trained = &self.learner.network;
+            let compute = self
+                .plan
+                .family
+                .validation_kind(trained.placement().compute);
+            let network = trained.inference_copy(compute)?;
             let watch = Watch {
                 cancel: self.context.cancel,
                 heart: self.heart,

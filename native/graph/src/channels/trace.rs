@@ -121,7 +121,7 @@ pub(super) fn trace(graph: &Graph) -> Result<Trace, GraphError> {
                 fixed.extend(places.map(|&c| (c, FixedReason::Detector)));
                 ties.fresh(out_channels)
             }
-            Op::Coordinates => {
+            Op::Coordinates { .. } => {
                 let places = ties.fresh(2);
                 fixed.extend(places.iter().map(|&c| (c, FixedReason::Detector)));
                 [&input(0)[..], &places].concat()

@@ -57,10 +57,22 @@ impl<'a> Lowering<'a> {
         output: &str,
         attribute: Vec<AttributeProto>,
     ) {
+        self.emit_all(op_type, inputs, &[output], attribute);
+    }
+
+    /// The same with several results.
+    pub fn emit_all(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attribute: Vec<AttributeProto>,
+    ) {
+        let owned = |names: &[&str]| names.iter().map(|&s| s.to_owned()).collect();
         self.out.proto.node.push(NodeProto {
-            input: inputs.iter().map(|&s| s.to_owned()).collect(),
-            output: vec![output.to_owned()],
-            name: output.to_owned(),
+            input: owned(inputs),
+            output: owned(outputs),
+            name: outputs.first().copied().unwrap_or_default().to_owned(),
             op_type: op_type.to_owned(),
             attribute,
         });
@@ -222,8 +234,8 @@ impl<'a> Lowering<'a> {
             Op::DropBlock { .. } | Op::Rois => {}
             Op::DeformConv2d { .. }
             | Op::ConvTranspose2d { .. }
-            | Op::Coordinates
-            | Op::RoiAlign { .. } => self.detection(node, x, out),
+            | Op::Coordinates { .. }
+            | Op::RoiAlign { .. } => self.sampling(node, x, out),
         }
         Ok(())
     }
@@ -430,7 +442,7 @@ pub(super) fn text(name: &str, value: &str) -> AttributeProto {
     }
 }
 
-fn ints(name: &str, values: &[usize]) -> AttributeProto {
+pub(super) fn ints(name: &str, values: &[usize]) -> AttributeProto {
     let ints = values.iter().map(|&v| v as i64).collect();
     AttributeProto {
         name: name.to_owned(),

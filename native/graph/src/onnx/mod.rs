@@ -3,11 +3,12 @@
 //! The file is written front to back with the weights straight from the [`WeightMap`]: a model of
 //! 500 MB needs no second 500 MB.
 
-mod detection;
+pub mod detection;
 mod integers;
 mod lower;
 pub mod proto;
 mod resize;
+mod sampling;
 mod write;
 
 use std::collections::HashSet;
@@ -32,6 +33,8 @@ pub struct OnnxOptions {
     /// Ends with a softmax over the classes: an output called `logits` becomes `probabilities`; one that is a map becomes
     /// `label_map` (N×H×W, int64, the greatest channel) and `score_map`.
     pub softmax: bool,
+    /// Ends with final boxes instead of a detector's maps ([`detection`]); needs `image_size`, and a batch of 1.
+    pub detections: bool,
     /// Free pairs stored in the file (`metadata_props`): labels, mean, std …
     pub metadata: Vec<(String, String)>,
 }
@@ -43,6 +46,7 @@ impl Default for OnnxOptions {
             image_size: None,
             batch: None,
             softmax: false,
+            detections: false,
             metadata: Vec::new(),
         }
     }
@@ -131,9 +135,20 @@ fn write_with(
             (_, None) => names[id].clone(),
         });
     }
-    let mut outputs = Vec::new();
     let regions = regions(graph, &names);
-    for output in &graph.outputs {
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    let head = graph.head.as_ref().filter(|_| options.detections);
+    if let Some(head) = head {
+        let (Some(size), Some(1)) = (options.image_size, options.batch) else {
+            return Err(graph.error("final boxes need a fixed image size and a batch of 1"));
+        };
+        let maps = graph.outputs.iter().map(|o| names[o.node].clone());
+        let maps: Vec<String> = maps.collect();
+        let (input, found) = detection::append(&mut lowering, graph, head, &maps, size)?;
+        inputs.push(input);
+        outputs = found;
+    }
+    for output in graph.outputs.iter().filter(|_| head.is_none()) {
         let name = output_name(&output.name, options);
         let rows = || match &regions[output.node] {
             Some(rois) => dimension(None, &format!("{rois}_count")),
@@ -172,12 +187,13 @@ fn write_with(
         dimension(width, "width"),
     ];
     lowered.proto.name = graph.name.clone();
-    lowered.proto.input = vec![value_info(options.input_name.clone(), dims)];
     let given = graph.nodes.iter().zip(&names);
     for (_, name) in given.filter(|(node, _)| matches!(node.op, Op::Rois)) {
         let dims = vec![dimension(None, &format!("{name}_count")), fixed(5)];
-        lowered.proto.input.push(value_info(name.clone(), dims));
+        inputs.push(value_info(name.clone(), dims));
     }
+    inputs.insert(0, value_info(options.input_name.clone(), dims));
+    lowered.proto.input = inputs;
     lowered.proto.output = outputs;
 
     let model = ModelProto {

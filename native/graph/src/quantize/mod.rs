@@ -123,7 +123,7 @@ fn in_integers(op: &Op) -> bool {
         // Runtimes interpolate integers without rounding the result.
         Op::Resize { .. } => false,
         Op::Input { .. } | Op::BatchNorm { .. } | Op::Softmax => false,
-        Op::DeformConv2d { .. } | Op::ConvTranspose2d { .. } | Op::Coordinates => false,
+        Op::DeformConv2d { .. } | Op::ConvTranspose2d { .. } | Op::Coordinates { .. } => false,
         Op::Rois | Op::RoiAlign { .. } => false,
         Op::Activation(act) => matches!(
             act,

@@ -2,6 +2,16 @@
 //!
 //! Input N×3×H×W; the outputs are those that [`oarlock_graph::Head`] describes, which every graph carries.
 
+mod backbones;
+mod esnet;
+mod pico_det;
+mod pp_yolo;
+mod pp_yolo_v2;
+mod pyramid;
+mod two_stage;
+mod yolo;
+mod yolo_v3;
+
 use oarlock_graph::GraphError;
 
 use crate::{Built, Origin, ZooError};
@@ -68,6 +78,9 @@ const DETECTORS: &[(&str, &[&str])] = &[
         ],
     ),
 ];
+
+/// The detector that predicts masks.
+pub const MASK_DETECTOR: &str = "MaskRCNN";
 
 /// Names of all detectors.
 pub fn detector_names() -> Vec<&'static str> {
@@ -140,8 +153,17 @@ pub fn detector_of(
 }
 
 fn build(name: &str, task: &Task) -> Built {
-    Err(GraphError::Graph {
-        graph: task.name.clone(),
-        reason: format!("{name} is not built yet"),
-    })
+    match name {
+        "YOLOv3" => yolo_v3::build(task),
+        "PPYOLO" => pp_yolo::build(task),
+        "PPYOLOTiny" => pp_yolo::build_tiny(task),
+        "PPYOLOv2" => pp_yolo_v2::build(task),
+        "PicoDet" => pico_det::build(task),
+        "FasterRCNN" => two_stage::build(task, false),
+        "MaskRCNN" => two_stage::build(task, true),
+        _ => Err(GraphError::Graph {
+            graph: task.name.clone(),
+            reason: format!("{name} is not built yet"),
+        }),
+    }
 }

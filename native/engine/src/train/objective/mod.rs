@@ -1,5 +1,7 @@
 //! Losses of detectors, chosen by the [`Head`] of the graph.
 
+mod two_stage;
+
 use std::fmt::Debug;
 
 use oarlock_datasets::DetectTarget;
@@ -34,6 +36,9 @@ pub trait Objective: Debug {
 /// # Errors
 /// `Unsupported` for a head that cannot be trained.
 pub fn objective(model: &str, head: &Head) -> Result<Box<dyn Objective>> {
+    if let Head::TwoStage(head) = head {
+        return Ok(Box::new(two_stage::TwoStage::new(head)));
+    }
     let what = format!("{model} cannot be trained yet ({} classes)", head.classes());
     Err(EngineError::new(ErrorCode::Unsupported, what))
 }

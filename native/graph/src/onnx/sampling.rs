@@ -5,7 +5,7 @@ use crate::{Node, Op, level_areas};
 
 impl Lowering<'_> {
     /// Appends the ONNX nodes of a detector's operation; the last one makes the value `out`.
-    pub fn detection(&mut self, node: &Node, x: &[&str], out: &str) {
+    pub fn sampling(&mut self, node: &Node, x: &[&str], out: &str) {
         match &node.op {
             Op::DeformConv2d { .. } => self.deform_conv(node, x, out),
             Op::ConvTranspose2d {
@@ -18,7 +18,7 @@ impl Lowering<'_> {
                 let attributes = window(*kernel, *stride, *padding);
                 self.emit("ConvTranspose", &all(x, &params), out, attributes);
             }
-            Op::Coordinates => self.coordinates(x[0], out),
+            Op::Coordinates { last } => self.coordinates(*last, x[0], out),
             Op::RoiAlign { .. } => self.roi_align(node, x, out),
             _ => {}
         }
@@ -163,7 +163,7 @@ impl Lowering<'_> {
     }
 
     /// The map with the places of its pixels, whatever its size.
-    fn coordinates(&mut self, x: &str, out: &str) {
+    fn coordinates(&mut self, last: f32, x: &str, out: &str) {
         let part = |name: &str| format!("{out}.{name}");
         let batch = vec![int("start", 0), int("end", 1)];
         self.emit("Shape", &[x], &part("batch"), batch);
@@ -176,7 +176,8 @@ impl Lowering<'_> {
         let one = self.ints(part("single"), &[1]);
         let shape = [&part("batch")[..], &one, &part("size")];
         self.emit("Concat", &shape, &part("shape"), vec![int("axis", 0)]);
-        let [one, two] = [1.0, 2.0].map(|v| self.floats(part(&format!("{v}")), &[], &[v]));
+        let one = self.floats(part("1"), &[], &[1.0]);
+        let whole = self.floats(part("whole"), &[], &[last + 1.0]);
         let mut maps = vec![x.to_owned()];
         for axis in [3, 2] {
             let part = |name: &str| part(&format!("axis{axis}.{name}"));
@@ -184,7 +185,7 @@ impl Lowering<'_> {
             self.size_of(x, axis, &part("size"));
             self.emit("Sub", &[&part("size"), &one], &part("last"), Vec::new());
             self.emit("Max", &[&part("last"), &one], &part("length"), Vec::new());
-            self.emit("Div", &[&two, &part("length")], &part("step"), Vec::new());
+            self.emit("Div", &[&whole, &part("length")], &part("step"), Vec::new());
             self.emit(
                 "Mul",
                 &[&part("count"), &part("step")],
