@@ -235,7 +235,7 @@ impl<'a> Lowering<'a> {
             Op::DeformConv2d { .. }
             | Op::ConvTranspose2d { .. }
             | Op::Coordinates { .. }
-            | Op::RoiAlign { .. } => self.detection(node, x, out),
+            | Op::RoiAlign { .. } => self.sampling(node, x, out),
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ pub mod detection;
 mod integers;
 mod lower;
 pub mod proto;
-mod regions;
 mod resize;
+mod sampling;
 mod write;
 
 use std::collections::HashSet;
@@ -135,6 +135,7 @@ fn write_with(
             (_, None) => names[id].clone(),
         });
     }
+    let regions = regions(graph, &names);
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     let head = graph.head.as_ref().filter(|_| options.detections);
     if let Some(head) = head {
@@ -147,7 +148,6 @@ fn write_with(
         inputs.push(input);
         outputs = found;
     }
-    let regions = regions(graph, &names);
     for output in graph.outputs.iter().filter(|_| head.is_none()) {
         let name = output_name(&output.name, options);
         let rows = || match &regions[output.node] {
@@ -187,13 +187,13 @@ fn write_with(
         dimension(width, "width"),
     ];
     lowered.proto.name = graph.name.clone();
-    lowered.proto.input = vec![value_info(options.input_name.clone(), dims)];
-    lowered.proto.input.append(&mut inputs);
     let given = graph.nodes.iter().zip(&names);
     for (_, name) in given.filter(|(node, _)| matches!(node.op, Op::Rois)) {
         let dims = vec![dimension(None, &format!("{name}_count")), fixed(5)];
-        lowered.proto.input.push(value_info(name.clone(), dims));
+        inputs.push(value_info(name.clone(), dims));
     }
+    inputs.insert(0, value_info(options.input_name.clone(), dims));
+    lowered.proto.input = inputs;
     lowered.proto.output = outputs;
 
     let model = ModelProto {

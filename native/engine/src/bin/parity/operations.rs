@@ -96,7 +96,7 @@ fn deform() -> Built {
     let x = b.act(x, Act::Relu);
     let x = deformable(&mut b, "second", x, 5, 2, true);
     b.output("second", x);
-    let x = b.op("places", Op::Coordinates { last: 1.0 }, &[x]);
+    let x = b.op("places", Op::Coordinates { last: -0.5 }, &[x]);
     let x = b.op("drop", Op::DropBlock { size: 3, keep: 0.9 }, &[x]);
     let up = Op::ConvTranspose2d {
         in_channels: 7,

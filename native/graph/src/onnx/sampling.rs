@@ -5,7 +5,7 @@ use crate::{Node, Op, level_areas};
 
 impl Lowering<'_> {
     /// Appends the ONNX nodes of a detector's operation; the last one makes the value `out`.
-    pub fn detection(&mut self, node: &Node, x: &[&str], out: &str) {
+    pub fn sampling(&mut self, node: &Node, x: &[&str], out: &str) {
         match &node.op {
             Op::DeformConv2d { .. } => self.deform_conv(node, x, out),
             Op::ConvTranspose2d {
@@ -177,8 +177,13 @@ impl Lowering<'_> {
         let one = self.ints(part("single"), &[1]);
         let shape = [&part("batch")[..], &one, &part("size")];
         self.emit("Concat", &shape, &part("shape"), vec![int("axis", 0)]);
+<<<<<<<< HEAD:native/graph/src/onnx/regions.rs
         let one = self.floats(part("one"), &[], &[1.0]);
         let span = self.floats(part("span"), &[], &[last + 1.0]);
+========
+        let one = self.floats(part("1"), &[], &[1.0]);
+        let whole = self.floats(part("whole"), &[], &[last + 1.0]);
+>>>>>>>> h-ops:native/graph/src/onnx/sampling.rs
         let mut maps = vec![x.to_owned()];
         for axis in [3, 2] {
             let part = |name: &str| part(&format!("axis{axis}.{name}"));
@@ -186,7 +191,11 @@ impl Lowering<'_> {
             self.size_of(x, axis, &part("size"));
             self.emit("Sub", &[&part("size"), &one], &part("last"), Vec::new());
             self.emit("Max", &[&part("last"), &one], &part("length"), Vec::new());
+<<<<<<<< HEAD:native/graph/src/onnx/regions.rs
             self.emit("Div", &[&span, &part("length")], &part("step"), Vec::new());
+========
+            self.emit("Div", &[&whole, &part("length")], &part("step"), Vec::new());
+>>>>>>>> h-ops:native/graph/src/onnx/sampling.rs
             self.emit(
                 "Mul",
                 &[&part("count"), &part("step")],
