@@ -161,8 +161,8 @@ fn begin(
     };
     let Some(loaded) = start else {
         let (graph, weights, pruned) = fresh_network(spec, plan)?;
-        let network = Network::new(graph, &weights, placement)?;
-        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
+        let mut network = Network::new(graph, &weights, placement)?;
+        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
         let fingerprint = plan.family.fingerprint().to_owned();
         let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
         state.run = folder.next_run()?;
@@ -183,8 +183,8 @@ fn begin(
         )
         .hint("start the training anew"));
     }
-    let network = Network::new(loaded.graph, &loaded.weights, placement)?;
-    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
+    let mut network = Network::new(loaded.graph, &loaded.weights, placement)?;
+    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
     optimizer.load_state(&network, &loaded.optimizer)?;
     let state = continue_state(loaded.state, plan, compute);
     let learner = Learner { network, optimizer };
