@@ -5,7 +5,7 @@ use oarlock_engine::detect::{Frame, detect};
 use oarlock_engine::exec::{Network, normalized_input};
 use oarlock_engine::runtime::Placement;
 use oarlock_engine::train::learner::Learner;
-use oarlock_engine::train::objective::{Objective, objective};
+use oarlock_engine::train::objective::{Objective, freezes_norms, objective};
 use oarlock_engine::train::optimizer::{Optimizer, Rule};
 use oarlock_graph::init_weights;
 use oarlock_imaging::{BBox, Object, Rle};
@@ -160,6 +160,27 @@ fn losses_fall_and_what_was_learned_is_found_with_its_masks() {
             assert!(best > 0.6, "class {}: {best}, {:?}", shape.0, found.first());
         }
     }
+}
+
+#[test]
+fn norms_are_frozen_only_with_their_statistics() {
+    let (graph, _) = detector_of("FasterRCNN", Some("ResNet18"), true, 2, Origin::Paddle).unwrap();
+    let mut weights = init_weights(&graph, 5);
+    assert_eq!(freezes_norms(&graph, &weights), Some(false));
+    let statistics = |name: &&String| name.ends_with(".running_mean");
+    let names: Vec<String> = weights.keys().filter(statistics).cloned().collect();
+    for name in &names[1..] {
+        weights[name].data.fill(0.25);
+    }
+    assert_eq!(
+        freezes_norms(&graph, &weights),
+        Some(false),
+        "one is missing"
+    );
+    weights[&names[0]].data.fill(0.25);
+    assert_eq!(freezes_norms(&graph, &weights), Some(true));
+    let (other, _) = detector_of("YOLOv3", None, true, 2, Origin::Paddle).unwrap();
+    assert_eq!(freezes_norms(&other, &weights), None);
 }
 
 #[test]

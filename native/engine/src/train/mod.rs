@@ -168,6 +168,16 @@ fn begin(
         state.run = folder.next_run()?;
         state.compute = compute;
         state.pruned = pruned;
+        if let Some(frozen) = objective::freezes_norms(network.graph(), &weights) {
+            state.frozen_norms = frozen;
+            plan.notes.push(if frozen {
+                "batch norms are frozen, as the start weights bring their statistics".to_owned()
+            } else {
+                "batch norms are trained, as no start weights bring statistics for all of them"
+                    .to_owned()
+            });
+        }
+        network.freeze_norms(state.frozen_norms);
         let learner = Learner { network, optimizer };
         return Ok((learner, state));
     };
@@ -187,6 +197,7 @@ fn begin(
     let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
     optimizer.load_state(&network, &loaded.optimizer)?;
     let state = continue_state(loaded.state, plan, compute);
+    network.freeze_norms(state.frozen_norms);
     let learner = Learner { network, optimizer };
     Ok((learner, state))
 }

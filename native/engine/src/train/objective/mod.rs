@@ -10,7 +10,7 @@ mod yolo_targets;
 use std::fmt::Debug;
 
 use oarlock_datasets::DetectTarget;
-use oarlock_graph::Head;
+use oarlock_graph::{Graph, Head, Op, WeightMap};
 use oarlock_imaging::Object;
 use tch::{Kind, Tensor};
 
@@ -46,6 +46,33 @@ pub fn objective(model: &str, head: &Head) -> Result<Box<dyn Objective>> {
         Head::Pico(head) => Box::new(pico::Pico::new(head.clone())),
         Head::TwoStage(head) => Box::new(two_stage::TwoStage::new(head)),
     })
+}
+
+/// Whether a training of `graph` that begins with `weights` keeps its batch norms as they are; `None` for networks
+/// whose norms are always trained.
+///
+/// A two-stage detector sees few images a step, whose statistics are poor: PaddleX freezes the norms of its pretrained
+/// backbones. Norms without measured statistics cannot be frozen: nothing would be normalised.
+pub fn freezes_norms(graph: &Graph, weights: &WeightMap) -> Option<bool> {
+    let Some(Head::TwoStage(_)) = graph.head else {
+        return None;
+    };
+    let differs = |name: String, from: f32| {
+        let found = weights.get(&name);
+        found.is_some_and(|t| t.data.iter().any(|v| *v != from))
+    };
+    let norms = graph
+        .nodes
+        .iter()
+        .filter(|n| matches!(n.op, Op::BatchNorm { .. }));
+    let own: Vec<&str> = norms
+        .filter(|n| n.shares.is_none())
+        .map(|n| n.name.as_str())
+        .collect();
+    let measured = |name: &&str| {
+        differs(format!("{name}.running_mean"), 0.0) || differs(format!("{name}.running_var"), 1.0)
+    };
+    Some(!own.is_empty() && own.iter().all(measured))
 }
 
 /// Losses under their names in PaddleX, scalars.
