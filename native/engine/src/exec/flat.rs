@@ -45,7 +45,10 @@ mod tests {
         let views = zeros_like(&[&a, &b, &c], Kind::Float).unwrap();
         for (i, (view, like)) in views.iter().zip([&a, &b, &c]).enumerate() {
             assert_eq!((view.size(), view.stride()), (like.size(), like.stride()));
-            assert_eq!(view.data_ptr() as usize % 64, views[0].data_ptr() as usize % 64);
+            assert_eq!(
+                view.data_ptr() as usize % 64,
+                views[0].data_ptr() as usize % 64
+            );
             let _ = view.shallow_clone().fill_(i as f64 + 1.0);
         }
         for (i, view) in views.iter().enumerate() {
