@@ -19,7 +19,8 @@ const params: Json = {
   learning_rate: 0.05,
   save_interval_epochs: 2,
   image_shape: [INPUT, INPUT],
-  loss_type: [true, true],
+  losses: ['cross_entropy', 'dice:0.5', { kind: 'lovasz', weight: 0.5 }],
+  class_weights: '1, 2',
   precision: 'fp32',
   pretrain_weights: null,
 };
@@ -85,6 +86,13 @@ describe('smaller segmenters over HTTP', { concurrency: false }, () => {
     const made = await server.ok('POST', '/project', { name: type, desc: '', project_type: type });
     await server.ok('PUT', '/workspace', { struct: 'project', id: made.pid, attr_dict: { did } });
     const task = await server.ok('POST', '/project/task', { pid: made.pid, train: params });
+    const { train } = await server.ok('GET', '/project/task/params', { tid: task.tid });
+    assert.deepEqual(train.class_weights, [1, 2]);
+    assert.deepEqual(train.losses[1], { kind: 'dice', weight: 0.5 });
+    await server.ok('POST', '/project/task/params', { tid: task.tid, train: { class_weights: [1, 2, 3] } });
+    const refused = await server.fails('invalid_argument', 'POST', '/project/task/train', { tid: task.tid });
+    assert.match(JSON.stringify(refused), /class_weights has 3 values, but the dataset has 2 labels/);
+    await server.ok('POST', '/project/task/params', { tid: task.tid, train: { class_weights: [1, 2] } });
     await server.ok('POST', '/project/task/train', { tid: task.tid });
     const done = await server.until(300, 'GET', '/project/task', { tid: task.tid }, (a) => a.task_status !== 3, 200);
     assert.equal(done.task_status, 4, JSON.stringify(done));

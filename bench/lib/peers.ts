@@ -6,7 +6,7 @@ import { join } from 'node:path';
 export const root = process.cwd();
 const folder = process.env.OARLOCK_BENCH_PEERS ?? join(root, 'bench/.peers');
 
-export type Peer = 'torch' | 'opencv' | 'paddle' | 'paddleslim' | 'paddlex';
+export type Peer = 'torch' | 'opencv' | 'paddle' | 'paddleslim' | 'paddlex' | 'photographs';
 
 function run(command: string, args: string[]): void {
   const done = spawnSync(command, args, { stdio: ['ignore', 2, 2] });
@@ -26,7 +26,7 @@ export function peer(name: Peer): string {
   const { noDeps, packages } = JSON.parse(wanted) as { noDeps: string[]; packages: string[] };
   const pip = ['-m', 'pip', 'install', '-q', '--disable-pip-version-check'];
   run(python, [...pip, ...packages]);
-  run(python, [...pip, '--no-deps', ...noDeps, ...(name === 'torch' ? cudaPackages() : [])]);
+  if (noDeps.length > 0) run(python, [...pip, '--no-deps', ...noDeps, ...(name === 'torch' ? cudaPackages() : [])]);
   writeFileSync(stamp, wanted);
   return python;
 }

@@ -121,9 +121,9 @@ extern "C" ok_status ok_conv_act(ok_tensor input, ok_tensor weight, ok_tensor bi
       return;
     }
     const at::Tensor &term = tensor(other);
-    if ((term.size(2) == 1 && term.size(3) == 1) || conv[6] > 1) {
-      // oneDNN's sum inside the convolution refuses maps of a single pixel ("could not create a memory"), and libtorch
-      // knows no sum with ReLU for what it computes otherwise in bf16, among them depthwise convolutions.
+    if (term.size(1) == 1 || (term.size(2) == 1 && term.size(3) == 1) || conv[6] > 1) {
+      // oneDNN's sum inside the convolution refuses maps of a single pixel or channel ("could not create a memory"), and
+      // libtorch knows no sum with ReLU for what it computes otherwise in bf16, among them depthwise convolutions.
       at::Tensor y = unary.call(tensor(input), tensor(weight), b, padding, stride, dilation, conv[6], "none", Scalars(),
                                 std::nullopt);
       y.add_(term);

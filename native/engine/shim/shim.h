@@ -61,6 +61,9 @@ ok_status ok_normalize(const uint8_t *pixels, int64_t n, int64_t h, int64_t w, c
                        int32_t bf16, ok_tensor *output);
 ok_status ok_dropout(ok_tensor input, double p, uint64_t seed, ok_tensor *output);
 
+// drop_block.cpp
+ok_status ok_drop_block(ok_tensor input, int64_t size, double keep, uint64_t seed, ok_tensor *output);
+
 // Activation functions; `in_place` may overwrite the input.
 enum ok_act { OK_RELU, OK_RELU6, OK_HARD_SWISH, OK_HARD_SIGMOID, OK_SWISH, OK_SIGMOID, OK_LEAKY_RELU, OK_MISH };
 ok_status ok_activation(ok_tensor input, int32_t act, double a, double b, int32_t in_place, ok_tensor *output);

@@ -51,6 +51,7 @@ unsafe extern "C" {
         output: *mut Ptr,
     ) -> Status;
     fn ok_dropout(input: Ptr, p: f64, seed: u64, output: *mut Ptr) -> Status;
+    fn ok_drop_block(input: Ptr, size: i64, keep: f64, seed: u64, output: *mut Ptr) -> Status;
     fn ok_activation(
         input: Ptr,
         act: i32,
@@ -265,6 +266,12 @@ pub fn normalize(
 pub fn dropout(input: &Tensor, p: f64, seed: u64) -> Result<Tensor> {
     // SAFETY: `input` outlives the call.
     tensor_of(|out| unsafe { ok_dropout(ptr(input), p, seed, out) })
+}
+
+/// DropBlock whose mask depends on `seed` alone: squares of `size` pixels become 0, about 1 − `keep` of all values.
+pub fn drop_block(input: &Tensor, size: i64, keep: f64, seed: u64) -> Result<Tensor> {
+    // SAFETY: `input` outlives the call.
+    tensor_of(|out| unsafe { ok_drop_block(ptr(input), size, keep, seed, out) })
 }
 
 /// Parameters of a batch norm.

@@ -1,8 +1,12 @@
 //! Whole trainings of segmenters on composed pictures, and what is done with them.
 
 mod common;
+#[path = "segmentation_parts/families.rs"]
+mod families;
 #[path = "segmentation_parts/smaller.rs"]
 mod smaller;
+#[path = "segmentation_parts/streaming.rs"]
+mod streaming;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +23,7 @@ use oarlock_jobs::{
     TrainResult, TrainSpec,
 };
 use serde_json::Value;
+use smaller::Truth;
 
 const CLASSES: [&str; 3] = ["background", "disc", "方块 box"];
 
@@ -174,7 +179,7 @@ fn device() -> DeviceSpec {
 fn segmentation(spec: &mut TrainSpec) -> &mut SegmentationParams {
     match &mut spec.params {
         TrainParams::Segmentation(p) => p,
-        TrainParams::Classification(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 
@@ -290,6 +295,8 @@ fn learns_evaluates_predicts_and_exports() {
         task_type: TaskType::Segmentation,
         source: source(&checkpoint),
         topk: 5,
+        score_thresh: None,
+        overlap_thresh: None,
     });
     let JobOutcome::Evaluate(report) = run(evaluate, &recorder(), &CancelToken::new()).unwrap()
     else {
@@ -438,6 +445,16 @@ fn a_resumed_training_equals_the_uninterrupted_one() {
     ] {
         assert_eq!(read("whole", file), read("parted", file), "{file}");
     }
+}
+
+#[test]
+fn a_training_in_16_bits_is_validated_in_32() {
+    let dir = tempfile::tempdir().unwrap();
+    dataset(&dir.path().join("data"), 16, (64, 64));
+    let mut half = spec(dir.path(), "half", "FastSCNN", None);
+    half.device.precision = Precision::Bf16;
+    let result = train(&half, &recorder()).unwrap();
+    assert_eq!(result.best_metrics["miou"], Some(Truth::of(&half).base()));
 }
 
 #[test]

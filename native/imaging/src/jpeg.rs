@@ -1,8 +1,15 @@
 //! JPEG by libjpeg-turbo: scaled in the DCT domain, only the needed region, strict about damage.
 
+#[cfg(target_arch = "x86_64")]
+mod baseline;
+#[cfg(target_arch = "x86_64")]
+mod dct;
 mod eighth;
 mod entropy;
 mod frame;
+#[cfg(test)]
+mod testing;
+mod upsample;
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -159,7 +166,7 @@ impl Turbo {
         code == raw::TJERR_TJERR_WARNING as i32
             && (text.contains("extraneous bytes before marker")
                 || text.contains("Unknown Adobe color transform")
-                || text.contains("unrecognized JFIF revision")
+                || text.contains("unknown JFIF revision")
                 || text.contains("Invalid SOS parameters for sequential"))
     }
 }
@@ -197,6 +204,12 @@ pub(crate) fn decode(
 ) -> Result<Image, ImageError> {
     if denominator == 8
         && let Some(image) = eighth::decode(bytes, region)
+    {
+        return Ok(image);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if denominator == 1
+        && let Some(image) = baseline::decode(bytes, region)
     {
         return Ok(image);
     }

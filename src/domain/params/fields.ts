@@ -89,6 +89,52 @@ const switches: Reader = (field, value) => {
   return list;
 };
 
+const LOSSES = ['cross_entropy', 'dice', 'lovasz', 'bce'];
+const lossWeight: NumberRange = { min: 0, above: true, max: 1000 };
+
+/** A loss by name (`"dice"`), with its factor as text (`"dice:0.5"`) or as `{ kind, weight }`. */
+function lossTerm(field: string, value: unknown): Given<{ kind: string; weight: number }> {
+  const [name, factor] =
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? [(value as TrainParams).kind, (value as TrainParams).weight]
+      : typeof value === 'string'
+        ? value.split(':', 2)
+        : [value];
+  const kind = toWord(field, name, LOSSES);
+  if (kind === NOT_GIVEN) {
+    if (typeof value !== 'object' || value === null) return kind;
+    throw invalidArgument(field, `${field} must name each loss (kind): ${LOSSES.join(', ')}.`);
+  }
+  const weight = toFloat(field, factor, lossWeight);
+  return { kind, weight: weight === NOT_GIVEN ? 1 : weight };
+}
+
+const lossTerms: Reader = (field, value) => {
+  const list = toList(field, fromJson(value), lossTerm, LOSSES.length);
+  if (list === NOT_GIVEN) return list;
+  const twice = list.find(({ kind }, at) => list.some((other, place) => place < at && other.kind === kind));
+  if (twice !== undefined) throw invalidArgument(field, `${field} names ${twice.kind} twice.`);
+  return list;
+};
+
+/** A list of objects that was sent as text. */
+function fromJson(value: unknown): unknown {
+  if (typeof value !== 'string' || !value.trim().startsWith('[{')) return value;
+  try {
+    return JSON.parse(value);
+  } catch {
+    return value; // what is wrong with it, the list's reader says
+  }
+}
+
+/** One value a label; how many there are, the dataset knows. */
+const classWeights: Reader = (field, value) => {
+  const list = toList(field, value, (name, entry) => toFloat(name, entry, { min: 0, max: 1e6 }), 255);
+  if (list !== NOT_GIVEN && list.length > 0 && list.every((weight) => weight === 0))
+    throw invalidArgument(field, `${field} must not all be 0.`);
+  return list;
+};
+
 /** `amp` is the name that other trainers use for the precision switch. */
 export const precision: Reader = (field, value) => {
   if (value === true || value === 'true' || value === 1) return 'auto';
@@ -121,6 +167,8 @@ const FIELDS: Readonly<Record<string, Reader>> = {
   precision,
   seed: int(0, Number.MAX_SAFE_INTEGER),
   loss_type: switches,
+  losses: lossTerms,
+  class_weights: classWeights,
   train_num: int(0, 1_000_000_000),
   resume_checkpoint: nullableText,
   sensitivities_path: nullableText,
@@ -151,6 +199,7 @@ const FIELDS: Readonly<Record<string, Reader>> = {
   random_shape: toBoolean,
   random_shape_sizes: (field, value) => toList(field, value, (name, entry) => toInt(name, entry, side), 100),
   with_fpn: toBoolean,
+  ema_decay: float({ min: 0, max: 0.999999 }),
   blur: toBoolean,
   blur_prob: probability,
   scale_aspect: toBoolean,
@@ -197,9 +246,12 @@ const EVERY_TYPE = [
 ];
 const DETECTION = [
   ...['backbone', 'with_fpn', 'use_mixup', 'mixup_alpha', 'mixup_beta', 'expand_image', 'expand_prob', 'crop_image'],
-  ...['random_shape', 'random_shape_sizes'],
+  ...['random_shape', 'random_shape_sizes', 'ema_decay'],
 ];
-const SEGMENTATION = ['backbone', 'loss_type', 'blur', 'blur_prob', 'scale_aspect', 'min_ratio', 'aspect_ratio'];
+const SEGMENTATION = [
+  ...['backbone', 'loss_type', 'losses', 'class_weights'],
+  ...['blur', 'blur_prob', 'scale_aspect', 'min_ratio', 'aspect_ratio'],
+];
 
 const KEYS: Readonly<Record<ProjectType, ReadonlySet<string>>> = {
   classification: new Set(EVERY_TYPE),

@@ -17,6 +17,8 @@ export interface TrainingSite {
   trainImages: number;
   /** CUDA ordinals of this machine. */
   gpus: readonly number[];
+  /** Number of labels, where it is known. */
+  labels?: number;
   /** Of a remote sensing set. */
   channels?: Channels;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { planSegmentation } from './segmentation.js';
-import { createStored } from './stored.js';
+import { createStored, mergeStored } from './stored.js';
 
 const create = (given: Record<string, unknown>, channels?: { mean: number[]; std: number[] }) =>
   createStored('segmentation', given, {
@@ -80,6 +80,58 @@ test('losses: none chosen is cross-entropy; networks without a choice have no ba
   assert.deepEqual(kinds([false, true]), ['cross_entropy']);
   assert.deepEqual(kinds([true, false]), ['dice']);
   assert.equal(plan({ model: 'UNet' }).params.backbone, null);
+});
+
+test('losses and class weights of their own', () => {
+  const { params, notes } = plan({ losses: ['lovasz', 'BCE:0.5'], loss_type: [true, true] });
+  assert.deepEqual(
+    [params.losses, params.class_weights, notes],
+    [
+      [
+        { kind: 'lovasz', weight: 1 },
+        { kind: 'bce', weight: 0.5 },
+      ],
+      [],
+      [],
+    ],
+  );
+  const text = '[{"kind": "dice", "weight": "2"}, {"kind": "cross_entropy"}]';
+  const both = plan({ losses: text, class_weights: '0.2, 1, 3' }, { labels: 3 });
+  assert.deepEqual(
+    [both.params.losses, both.params.class_weights, both.notes],
+    [
+      [
+        { kind: 'dice', weight: 2 },
+        { kind: 'cross_entropy', weight: 1 },
+      ],
+      [0.2, 1, 3],
+      [],
+    ],
+  );
+  // An empty list takes them back.
+  const stored = mergeStored('segmentation', create({ losses: 'dice', class_weights: [1, 2] }), {
+    losses: [],
+    class_weights: '[]',
+  }).train;
+  const { params: plain } = planSegmentation(stored, { trainImages: 40, gpus: [], labels: 2 });
+  assert.ok(plain.task_type === 'segmentation');
+  assert.deepEqual([plain.losses, plain.class_weights], [[{ kind: 'cross_entropy', weight: 1 }], []]);
+
+  const unused = plan({ losses: 'dice, lovasz', class_weights: [1, 2] });
+  assert.match(unused.notes.join(), /cross-entropy only/);
+  assert.throws(() => plan({ class_weights: [1, 2] }, { labels: 3 }), /class_weights has 2 values, .* 3 labels/);
+  for (const [given, message] of [
+    [{ losses: ['focal'] }, /losses must be one of cross_entropy, dice, lovasz, bce, not "focal"/],
+    [{ losses: ['dice:0'] }, /losses must be a number above 0/],
+    [{ losses: ['dice', 'dice:2'] }, /losses names dice twice/],
+    [{ losses: [{ weight: 1 }] }, /losses/],
+    [{ losses: '[{"kind": "dice"' }, /losses/],
+    [{ losses: [['dice']] }, /losses/],
+    [{ class_weights: [1, -1] }, /class_weights must be a number from 0/],
+    [{ class_weights: [0, 0] }, /class_weights must not all be 0/],
+    [{ class_weights: 'heavy' }, /class_weights must be a number/],
+  ] as const)
+    assert.throws(() => create(given), message, JSON.stringify(given));
 });
 
 test('what cannot be used is replaced and noted', () => {

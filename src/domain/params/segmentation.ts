@@ -1,5 +1,6 @@
 /** From a segmentation task's stored parameters to what the training job is told. */
 import type { LossTerm, Precision, SegmentationParams } from '../../compute/jobs.gen.js';
+import { invalidArgument } from '../errors.js';
 import type { TrainParams } from './fields.js';
 import { chooseBackbone, findModel } from './models.js';
 import { augment, common, devicesAndBatch, type ParamsPlan, requireImages, type TrainingSite } from './plan.js';
@@ -20,14 +21,15 @@ export function planSegmentation(stored: TrainParams, site: TrainingSite): Param
   const { cuda, batch } = devicesAndBatch(p, site, notes);
   if (p.class_balance === true) notes.push('class_balance balances classes of whole pictures; it is not used here.');
   if ((p.label_smoothing as number) > 0) notes.push('label_smoothing is not used in segmentation.');
+  const terms = losses(p);
   return {
     params: {
       task_type: 'segmentation',
       ...common(p, info, batch, inputShape(p.image_shape as number[], notes)),
       ...augment(p, notes),
       backbone: chooseBackbone(info, p.backbone as string | undefined).backbone ?? null,
-      losses: losses(p.loss_type as boolean[]),
-      class_weights: [],
+      losses: terms,
+      class_weights: classWeights(p, terms, site, notes),
       ...normalization(p, site, notes),
       blur: p.blur as boolean,
       blur_prob: p.blur_prob as number,
@@ -42,12 +44,31 @@ export function planSegmentation(stored: TrainParams, site: TrainingSite): Param
   };
 }
 
-/** `loss_type` [dice, cross-entropy]: the true ones are added; none is cross-entropy alone. */
-function losses([dice, crossEntropy]: readonly boolean[]): LossTerm[] {
+/**
+ * `losses` where it names any, else `loss_type` [dice, cross-entropy]: the true ones are added; none is cross-entropy
+ * alone.
+ */
+function losses(p: TrainParams): LossTerm[] {
+  const own = (p.losses ?? []) as LossTerm[];
+  if (own.length > 0) return own;
+  const [dice, crossEntropy] = p.loss_type as boolean[];
   const terms: LossTerm[] = [];
   if (dice === true) terms.push({ kind: 'dice', weight: 1 });
   if (crossEntropy === true || dice !== true) terms.push({ kind: 'cross_entropy', weight: 1 });
   return terms;
+}
+
+/** Weights of the classes in cross-entropy; none are all 1. */
+function classWeights(p: TrainParams, terms: readonly LossTerm[], { labels }: TrainingSite, notes: string[]): number[] {
+  const weights = (p.class_weights ?? []) as number[];
+  if (weights.length === 0) return [];
+  if (labels !== undefined && weights.length !== labels) {
+    const message = `class_weights has ${weights.length} values, but the dataset has ${labels} labels.`;
+    throw invalidArgument('class_weights', message, 'Give one value a label, in the order of labels.txt.');
+  }
+  if (!terms.some(({ kind }) => kind === 'cross_entropy'))
+    notes.push('class_weights count in cross-entropy only, which is none of the losses.');
+  return weights;
 }
 
 function inputShape([height = 512, width = height]: readonly number[], notes: string[]): [number, number] {

@@ -124,3 +124,44 @@ fn gradients_are_the_same_on_every_instruction_set() {
         );
     }
 }
+
+/// Inference convolutions with a sum and an activation inside, also of a single pixel, channel or image, where memory
+/// layouts cannot be told apart.
+#[test]
+fn sums_inside_convolutions_equal_separate_ones() {
+    tch::manual_seed(9);
+    for (n, channels, out, size) in [
+        (2, 16, 24, [5, 7]),
+        (2, 8, 1, [32, 32]),
+        (2, 1, 1, [6, 6]),
+        (1, 1, 8, [4, 4]),
+        (3, 40, 8, [1, 1]),
+        (1, 1, 1, [1, 1]),
+        (2, 3, 1, [1, 9]),
+    ] {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let make = |shape: &[i64]| Tensor::randn(shape, (kind, Device::Cpu));
+            let map = |c: i64| ffi::to_channels_last(&make(&[n, c, size[0], size[1]])).unwrap();
+            let (x, other) = (map(channels), map(out));
+            let (w, b) = (make(&[out, channels, 1, 1]), make(&[out]));
+            let numbers = ffi::Conv {
+                stride: [1; 2],
+                padding: [0; 2],
+                dilation: [1; 2],
+                groups: 1,
+            };
+            let packed = ffi::conv_pack(&x, &w, &numbers).unwrap();
+            let act = Some(oarlock_graph::Act::Relu);
+            let ours = ffi::conv_act(&x, &packed, Some(&b), &numbers, Some(&other), act).unwrap();
+            let [xd, wd, bd, od] = [&x, &w, &b, &other].map(|t| t.to_kind(Kind::Double));
+            let theirs = (xd.conv2d(&wd, Some(&bd), 1, 0, 1, 1) + od).relu();
+            let scale = theirs.abs().max().double_value(&[]).max(1e-3);
+            let apart = (ours.to_kind(Kind::Double) - theirs).abs().max();
+            let tolerance = if kind == Kind::Float { 1e-5 } else { 2e-2 };
+            assert!(
+                apart.double_value(&[]) <= tolerance * scale,
+                "{n}×{channels}→{out}×{size:?} {kind:?}: {apart:?} of {scale}"
+            );
+        }
+    }
+}

@@ -14,7 +14,7 @@ use super::model::{self, Model};
 use crate::prune::analysis::{Progress, Watcher, analyse, memory_budget};
 use crate::prune::classifier::{self, ClassifierSet};
 use crate::prune::evaluation::Evaluation;
-use crate::prune::images::{Opening, Reading};
+use crate::prune::images::{self, Opening, Reading};
 use crate::prune::segmenter::{self, SegmenterSet};
 use crate::prune::subject::Subject;
 use crate::prune::table::{self, Fingerprint, Table};
@@ -283,6 +283,7 @@ fn validation(
         preprocessing: &model.yml.preprocessing,
         placement,
         reading,
+        budget: images::memory_budget(),
         tick,
     };
     Ok(match samples {

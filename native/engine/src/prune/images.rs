@@ -17,7 +17,7 @@ const MAX_CORRUPT: f64 = 0.1;
 /// How images come to the network, pass after pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// Decoded once, kept as bytes, where that takes at most a quarter of the free memory; else anew each time.
+    /// Decoded once, kept as bytes, where the budget allows it; else anew each time.
     Once,
     /// Through the loader in each pass, with its cache of decoded files: as training evaluates.
     EachTime,
@@ -34,8 +34,15 @@ pub struct Opening<'a> {
     pub placement: Placement,
     /// Once or each time.
     pub reading: Reading,
+    /// Bytes that pictures and their truth, or the cache of decoded files, may take.
+    pub budget: u64,
     /// Called for each batch while the set is opened.
     pub tick: &'a dyn Fn() -> Result<()>,
+}
+
+/// Bytes that the pictures of a set may take on this machine: a quarter of what is free.
+pub fn memory_budget() -> u64 {
+    memory::available().unwrap_or(0) / 4
 }
 
 type Loaded<P> = datasets::Batch<<P as Pipeline>::Target>;
@@ -66,7 +73,7 @@ impl<P: Pipeline> ImageSet<P> {
         opening: &Opening,
         weight: fn(&P::Target) -> usize,
     ) -> Result<Self> {
-        let free = memory::available().unwrap_or(0) / 4;
+        let free = opening.budget;
         let first = BatchKey {
             seed: 0,
             epoch: 0,

@@ -7,7 +7,8 @@
 //! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
 //! | `class_batches`, `decode_choice` | its validation batches, decoded by the CPU or the GPU |
 //! | [`segmenter`], [`pictures`], [`pixels`] | the family of segmenters, what their pictures are like, evaluation |
-//! | [`losses`] | losses |
+//! | [`detector`] | the family of detectors, with their data and evaluation |
+//! | [`losses`], [`objective`] | losses; those of detectors |
 //! | [`session`] | epochs, steps, evaluations |
 //! | [`learner`], [`optimizer`], [`schedule`] | one step |
 //! | [`progress`] | metrics and times that are told |
@@ -18,10 +19,12 @@ mod class_batches;
 pub mod classifier;
 pub mod data;
 mod decode_choice;
+pub mod detector;
 pub mod family;
 pub mod folder;
 pub mod learner;
 pub mod losses;
+pub mod objective;
 pub mod optimizer;
 pub mod pictures;
 pub mod pixels;
@@ -188,8 +191,11 @@ fn begin(
     Ok((learner, state))
 }
 
-/// Channels or features of the first output.
+/// Classes: channels or features of the first output, unless a detector says them.
 fn output_features(graph: &Graph) -> Option<usize> {
+    if let Some(head) = &graph.head {
+        return Some(head.classes());
+    }
     let mut node = &graph.nodes[graph.outputs.first()?.node];
     loop {
         match node.op {

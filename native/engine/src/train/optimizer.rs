@@ -93,22 +93,24 @@ impl Optimizer {
 
     /// The tensors whose gradients [`Self::step`] wants, in its order.
     pub fn wanted<'a>(&self, network: &'a Network) -> Vec<&'a Tensor> {
-        self.states
-            .iter()
-            .map(|&(i, _)| &network.parameters()[i].compute)
+        let all = self.states.iter().map(|&(i, _)| &network.parameters()[i]);
+        all.filter(|p| network.learns(p))
+            .map(|p| &p.compute)
             .collect()
     }
 
-    /// One step at learning rate `lr`; `grads` in the order of [`Self::wanted`].
+    /// One step at learning rate `lr`; `grads` in the order of [`Self::wanted`]. Parameters whose gradient is undefined
+    /// had no part in the loss and stay as they are.
     ///
     /// # Errors
     /// A gradient of unexpected type; out of memory.
     pub fn step(&mut self, network: &Network, grads: Vec<Tensor>, lr: f64) -> Result<()> {
         self.steps += 1;
-        let params: Vec<ffi::StepTensors> = self
-            .states
-            .iter()
+        let learned = self.states.iter();
+        let learned = learned.filter(|(i, _)| network.learns(&network.parameters()[*i]));
+        let params: Vec<ffi::StepTensors> = learned
             .zip(&grads)
+            .filter(|(_, grad)| grad.defined())
             .map(|((i, state), grad)| {
                 let p = &network.parameters()[*i];
                 ffi::StepTensors {

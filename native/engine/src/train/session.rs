@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use oarlock_datasets::LoaderStats;
 use oarlock_jobs::{ErrorCode, JobEvent, TrainResult};
-use tch::{Device, Tensor};
+use tch::Device;
 
 use super::family::{EpochPart, Fed, Validation, Watch};
 use super::folder::OutputFolder;
@@ -150,6 +150,9 @@ impl Session<'_> {
         self.state.advance_to(self.state.steps_per_epoch);
         self.flush()?;
         self.note(&format!("Data: {}.", feed.stats()));
+        if let Some(remark) = feed.remark() {
+            self.note(&format!("Data: {remark}."));
+        }
         Ok(Flow::Done)
     }
 
@@ -164,10 +167,8 @@ impl Session<'_> {
         let mut result = None;
         if usable {
             let seed = dropout_seed(self.plan.params.seed, self.state.global_step);
-            let loss = |network: &Network, outputs: &[Tensor]| {
-                family.loss(network, outputs, &batch.targets)
-            };
-            result = Some(self.learner.step(&batch.input, &loss, lr, seed)?);
+            let forward = |network: &Network| family.learn(network, batch, seed);
+            result = Some(self.learner.step_with(&forward, lr, seed)?);
         }
         self.state.advance_to(self.state.step + 1);
         let seconds = self.pace.clock.tick(batch.images);
@@ -275,7 +276,12 @@ impl Session<'_> {
         let started = Instant::now();
         let validation = if due {
             self.heart.stage("evaluating");
-            let network = self.learner.network.inference_copy()?;
+            let trained = &self.learner.network;
+            let compute = self
+                .plan
+                .family
+                .validation_kind(trained.placement().compute);
+            let network = trained.inference_copy(compute)?;
             let watch = Watch {
                 cancel: self.context.cancel,
                 heart: self.heart,

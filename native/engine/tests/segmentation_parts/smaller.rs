@@ -10,7 +10,7 @@ use oarlock_engine::runtime::heartbeat::Heart;
 use oarlock_engine::train::plan::Plan;
 use oarlock_engine::train::{checkpoint, family::Watch};
 use oarlock_graph::{
-    Criterion, Keep, Sensitivities, WeightMap, channel_groups, cost, keep_for_ratio, mask,
+    Criterion, Graph, Keep, Sensitivities, WeightMap, channel_groups, cost, keep_for_ratio, mask,
     unit_scores,
 };
 use oarlock_jobs::{
@@ -20,7 +20,7 @@ use oarlock_jobs::{
 
 use super::*;
 
-fn analysis(dir: &Path, of: &TrainSpec, out: &str) -> SensitivitySpec {
+pub(super) fn analysis(dir: &Path, of: &TrainSpec, out: &str) -> SensitivitySpec {
     SensitivitySpec {
         task_type: TaskType::Segmentation,
         source: source(&Path::new(&of.task_dir).join("output/best_model")),
@@ -31,7 +31,7 @@ fn analysis(dir: &Path, of: &TrainSpec, out: &str) -> SensitivitySpec {
     }
 }
 
-fn analyse(spec: &SensitivitySpec) -> Result<SensitivityResult, JobError> {
+pub(super) fn analyse(spec: &SensitivitySpec) -> Result<SensitivityResult, JobError> {
     let job = JobSpec::Sensitivity(spec.clone());
     match run(job, &recorder(), &CancelToken::new())? {
         JobOutcome::Sensitivity(result) => Ok(result),
@@ -39,32 +39,61 @@ fn analyse(spec: &SensitivitySpec) -> Result<SensitivityResult, JobError> {
     }
 }
 
-/// Masks the channels in the trained network and evaluates it as training does.
-fn brute_force(spec: &TrainSpec) -> (f64, Sensitivities) {
-    let best = Path::new(&spec.task_dir).join("output/best_model");
-    let (graph, weights) = checkpoint::load_model(&best).unwrap();
-    let plan = Plan::new(spec, Placement::CPU_FP32).unwrap();
-    let used = graph.without_auxiliary();
-    let groups = channel_groups(&used).unwrap();
-    let miou = |weights: &WeightMap| {
-        let network = Network::for_inference(&used, weights, Placement::CPU_FP32).unwrap();
+/// A trained network whose channels can be masked, evaluated as training does.
+pub(super) struct Truth {
+    pub(super) graph: Graph,
+    weights: WeightMap,
+    plan: Plan,
+}
+
+impl Truth {
+    pub(super) fn of(spec: &TrainSpec) -> Self {
+        let best = Path::new(&spec.task_dir).join("output/best_model");
+        let (graph, weights) = checkpoint::load_model(&best).unwrap();
+        let plan = Plan::new(spec, Placement::CPU_FP32).unwrap();
+        let graph = graph.without_auxiliary();
+        Self {
+            graph,
+            weights,
+            plan,
+        }
+    }
+
+    fn evaluated(&self, weights: &WeightMap) -> f64 {
+        let network = Network::for_inference(&self.graph, weights, Placement::CPU_FP32).unwrap();
         let (cancel, heart) = (CancelToken::new(), Heart::default());
         let watch = Watch {
             cancel: &cancel,
             heart: &heart,
         };
+        let plan = &self.plan;
         let validation = plan.family.validate(&network, &plan.supply, watch).unwrap();
         validation.unwrap().metrics["miou"].unwrap()
-    };
-    let base = miou(&weights);
-    let losses = groups.groups.iter().map(|group| {
-        let scores =
-            unit_scores(&used, &weights, &groups, group, Criterion::L1Norm, JUDGES).unwrap();
-        let points = RATIOS.map(|ratio| {
-            let keep = Keep::from([(group.name.clone(), keep_for_ratio(&scores, ratio, None))]);
-            let masked = mask(&used, &weights, &groups, &keep).unwrap();
-            (ratio, (base - miou(&masked)) / base)
-        });
+    }
+
+    pub(super) fn base(&self) -> f64 {
+        self.evaluated(&self.weights)
+    }
+
+    /// Mean IoU without the least important channels of a group.
+    pub(super) fn miou(&self, group: &str, ratio: f64) -> f64 {
+        let (graph, weights) = (&self.graph, &self.weights);
+        let groups = channel_groups(graph).unwrap();
+        let group = groups.groups.iter().find(|g| g.name == group).unwrap();
+        let scores = unit_scores(graph, weights, &groups, group, Criterion::L1Norm, JUDGES);
+        let units = keep_for_ratio(&scores.unwrap(), ratio, None);
+        let keep = Keep::from([(group.name.clone(), units)]);
+        self.evaluated(&mask(graph, weights, &groups, &keep).unwrap())
+    }
+}
+
+/// Masks the channels of every group at every ratio: base metric and losses.
+fn brute_force(spec: &TrainSpec) -> (f64, Sensitivities) {
+    let truth = Truth::of(spec);
+    let base = truth.base();
+    let groups = channel_groups(&truth.graph).unwrap().groups;
+    let losses = groups.iter().map(|group| {
+        let points = RATIOS.map(|ratio| (ratio, (base - truth.miou(&group.name, ratio)) / base));
         (group.name.clone(), points.to_vec())
     });
     (base, losses.collect())
@@ -132,14 +161,14 @@ fn segmenters_lose_what_masking_and_evaluating_says_and_are_pruned() {
     }
 }
 
-fn export(dir: &Path, of: &TrainSpec) -> Result<ExportResult, JobError> {
+pub(super) fn export(dir: &Path, of: &TrainSpec, images: u32) -> Result<ExportResult, JobError> {
     let export = JobSpec::Export(ExportSpec {
         task_type: TaskType::Segmentation,
         source: source(&Path::new(&of.task_dir).join("output/best_model")),
         save_dir: dir.join("out").display().to_string(),
         quant: Some(QuantSpec {
             method: QuantMethod::Percentile,
-            images: 12,
+            images,
         }),
         dataset: Some(of.dataset.clone()),
         log_dir: Some(dir.join("logs").display().to_string()),
@@ -164,7 +193,7 @@ fn segmenters_are_quantized_with_pictures_of_any_channels() {
         let mut spec = spec(dir.path(), "T0001", "FastSCNN", None);
         spec.params.num_epochs = 1;
         train(&spec, &recorder()).unwrap();
-        let result = export(dir.path(), &spec).unwrap();
+        let result = export(dir.path(), &spec, 12).unwrap();
         assert_eq!(result.calibrated, Some(12));
         assert!(result.notes.is_empty(), "{:?}", result.notes);
         let model = fs::metadata(Path::new(&result.path).join("model.onnx")).unwrap();
@@ -201,7 +230,7 @@ fn segmenters_are_quantized_with_pictures_of_any_channels() {
             true => dataset(&data, 16, (70, 64)),
             false => raster_dataset(&data, 16, 64),
         }
-        let error = export(dir.path(), &spec).unwrap_err();
+        let error = export(dir.path(), &spec, 12).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidData);
         assert!(error.message.contains("channels"), "{error}");
     }

@@ -2,8 +2,8 @@
 //! values a block), so nearly all of the work is to find the end of each block: several times faster
 //! than decoding every coefficient, with the very pixels of libjpeg-turbo.
 
-use super::entropy::{Bits, LARGEST};
-use super::frame::Frame;
+use super::entropy::{Bits, LARGEST, in_file_order};
+use super::{frame::Frame, upsample};
 use crate::{Image, Rect, pool};
 
 /// Pictures of fewer pixels do not earn the cost of the look-up tables.
@@ -12,7 +12,7 @@ const SMALLEST: usize = 1 << 19;
 /// The part `region` of the picture at 1/8, or all of it. `None` = not of the common kind, or damaged:
 /// libjpeg-turbo must look.
 pub(super) fn decode(bytes: &[u8], region: Option<Rect>) -> Option<Image> {
-    let mut frame = Frame::read(bytes)?;
+    let frame = Frame::read(bytes)?;
     if frame.width * frame.height < SMALLEST {
         return None;
     }
@@ -25,14 +25,13 @@ pub(super) fn decode(bytes: &[u8], region: Option<Rect>) -> Option<Image> {
     };
     let region = region.map_or(whole, |r| r.clamped(width, height));
     let subsampled = frame.components[0].blocks == (2, 2);
-    let skipped = if subsampled {
-        1
-    } else {
-        frame.components.len()
-    };
-    for place in 0..skipped {
-        let ac = frame.components[place].ac;
-        frame.prepare_steps(ac);
+    for (place, component) in frame.components.iter().enumerate() {
+        let (_, ac, _) = frame.tables(component)?;
+        if subsampled && place > 0 {
+            ac.prepare_values();
+        } else {
+            ac.prepare_steps();
+        }
     }
     let mut rows = Rows::new(&frame, subsampled)?;
     let mut bits = Bits::new(bytes, frame.scan);
@@ -98,6 +97,7 @@ impl Rows {
             .iter()
             .map(|c| frame.tables(c))
             .collect::<Option<_>>()?;
+        let orders: Vec<_> = tables.iter().map(|(_, _, q)| in_file_order(q)).collect();
         for mcu in 0..self.mcus {
             if frame.restart > 0 {
                 if self.until == 0 {
@@ -108,9 +108,10 @@ impl Rows {
             for (c, (dc, ac, quant)) in tables.iter().enumerate() {
                 let (mean, samples) = (&mut self.means[c], &mut self.samples[c]);
                 if c > 0 && self.subsampled {
-                    let mut block = [0; 64];
-                    block[0] = step(mean, bits.dc(dc)?, quant[0])?;
-                    bits.read_block(ac, quant, &mut block)?;
+                    // Places behind the 64 take what is beyond a block's end.
+                    let mut block = [0; 128];
+                    block[0] = step(mean, bits.dc(dc)?, quant[0])? as i16;
+                    bits.read_coefficients(ac, &orders[c], &mut block)?;
                     let [a, b, c, d] = two_by_two(&block)?;
                     let (above, below) = samples.split_at_mut(self.stride);
                     above[mcu * 2..mcu * 2 + 2].copy_from_slice(&[a, b]);
@@ -129,7 +130,7 @@ impl Rows {
         bits.is_whole().then_some(())
     }
 
-    /// RGB of a line from column `left` on (ITU-R BT.601 in full range, rounded as libjpeg does).
+    /// RGB of a line from column `left` on.
     fn colour(&self, line: usize, left: usize, out: &mut [u8]) {
         let from = line * self.stride + left;
         let pixels = out.as_chunks_mut::<3>().0.iter_mut();
@@ -140,11 +141,7 @@ impl Rows {
         };
         let chroma = blue[from..].iter().zip(&red[from..]);
         for ((pixel, y), (cb, cr)) in pixels.zip(luma).zip(chroma) {
-            let (y, cb, cr) = (i32::from(*y), i32::from(*cb) - 128, i32::from(*cr) - 128);
-            let r = y + ((91_881 * cr + 32_768) >> 16);
-            let g = y + ((-22_554 * cb - 46_802 * cr + 32_768) >> 16);
-            let b = y + ((116_130 * cb + 32_768) >> 16);
-            *pixel = [r, g, b].map(|v| v.clamp(0, 255) as u8);
+            *pixel = upsample::one(*y, *cb, *cr);
         }
     }
 }
@@ -161,38 +158,48 @@ fn step(mean: &mut i32, difference: i32, quant: i32) -> Option<i32> {
 }
 
 /// `value / 2^shift`, rounded.
-fn descale(value: i64, shift: u32) -> i64 {
+#[inline(always)]
+fn descale(value: i32, shift: u32) -> i32 {
     (value + (1 << (shift - 1))) >> shift
 }
 
-fn level(value: i64) -> u8 {
+#[inline(always)]
+fn level(value: i32) -> u8 {
     (value + 128).clamp(0, 255) as u8
 }
 
 /// The mean of a block.
+#[inline(always)]
 fn one(dc: i32) -> u8 {
-    level(descale(dc.into(), 3))
+    level(descale(dc, 3))
 }
 
 /// A block at a quarter of its sides: means of its four quarters, by the odd part of the 8-point
 /// inverse DCT (libjpeg's reduced-size one: 13 fractional bits, 2 between the passes).
-fn two_by_two(block: &[i32; 64]) -> Option<[u8; 4]> {
-    const ODD: [(usize, i64); 4] = [(7, -5906), (5, 6967), (3, -10_426), (1, 29_692)];
-    let mut between = [[0i64; 8]; 2];
-    for column in [0, 1, 3, 5, 7] {
-        let at = |row: usize| i64::from(block[row * 8 + column]);
+#[inline(always)]
+fn two_by_two(block: &[i16; 128]) -> Option<[u8; 4]> {
+    const ODD: [(usize, i32); 4] = [(7, -5906), (5, 6967), (3, -10_426), (1, 29_692)];
+    let mut between = [[0i32; 8]; 2];
+    for column in 0..8 {
+        let at = |row: usize| i32::from(block[row * 8 + column]);
         let even = at(0) << 15;
-        let odd: i64 = ODD.iter().map(|(k, c)| at(*k) * c).sum();
+        let odd: i32 = ODD.iter().map(|(k, c)| at(*k) * c).sum();
         between[0][column] = descale(even + odd, 13);
         between[1][column] = descale(even - odd, 13);
     }
     // Beyond this libjpeg-turbo's vectors of 16 and 32 bits overflow; only damage gets there.
-    if between.as_flattened().iter().any(|v| v.abs() > 1 << 14) {
+    let mut largest = 0;
+    for column in [0, 1, 3, 5, 7] {
+        largest = largest
+            .max(between[0][column].abs())
+            .max(between[1][column].abs());
+    }
+    if largest > 1 << 14 {
         return None;
     }
-    let row = |row: &[i64; 8]| {
+    let row = |row: &[i32; 8]| {
         let even = row[0] << 15;
-        let odd: i64 = ODD.iter().map(|(k, c)| row[*k] * c).sum();
+        let odd: i32 = ODD.iter().map(|(k, c)| row[*k] * c).sum();
         [descale(even + odd, 20), descale(even - odd, 20)].map(level)
     };
     let ([a, b], [c, d]) = (row(&between[0]), row(&between[1]));
@@ -205,31 +212,7 @@ mod tests {
 
     use super::*;
     use crate::Rng;
-
-    /// A picture with flat and busy parts as JPEG, grey for no subsampling at all.
-    fn jpeg(size: (usize, usize), subsampling: Option<Subsamp>, quality: i32) -> Vec<u8> {
-        let mut rng = Rng::of(&[size.0 as u64, quality as u64]);
-        let mut image = Image::filled(size.0, size.1, [0; 3]);
-        for y in 0..size.1 {
-            let busy = [4, 250][y / 64 % 2];
-            for (x, value) in image.row_mut(y).iter_mut().enumerate() {
-                *value = ((x / 7 + y / 3) % (256 - busy) + rng.below(busy)) as u8;
-            }
-        }
-        let mut compressor = turbojpeg::Compressor::new().unwrap();
-        compressor.set_quality(quality).unwrap();
-        compressor
-            .set_subsamp(subsampling.unwrap_or(Subsamp::Gray))
-            .unwrap();
-        let image = turbojpeg::Image {
-            pixels: image.data(),
-            width: size.0,
-            pitch: size.0 * 3,
-            height: size.1,
-            format: turbojpeg::PixelFormat::RGB,
-        };
-        compressor.compress_to_vec(image).unwrap()
-    }
+    use crate::jpeg::testing::{jpeg, with_restarts};
 
     fn turbo(bytes: &[u8], region: Option<Rect>) -> Result<Image, crate::ImageError> {
         crate::jpeg::decode_turbo(bytes, 8, region)
@@ -297,38 +280,5 @@ mod tests {
         let mut damaged = bytes.clone();
         damaged[place + 1] = 0xd5;
         assert!(decode(&damaged, None).is_none());
-    }
-
-    /// The same picture with a restart marker after each row of MCUs, by libjpeg-turbo.
-    fn with_restarts(bytes: &[u8]) -> Vec<u8> {
-        use turbojpeg::raw;
-        let image = crate::jpeg::decode_turbo(bytes, 1, None).unwrap();
-        let (mut out, mut length) = (std::ptr::null_mut(), 0);
-        // SAFETY: a fresh handle, pixels of the told size, and a buffer that libjpeg-turbo allocates.
-        unsafe {
-            let handle = raw::tj3Init(raw::TJINIT_TJINIT_COMPRESS as i32);
-            let set = |param: raw::TJPARAM, value| raw::tj3Set(handle, param as i32, value);
-            set(raw::TJPARAM_TJPARAM_QUALITY, 85);
-            set(raw::TJPARAM_TJPARAM_SUBSAMP, raw::TJSAMP_TJSAMP_444);
-            set(raw::TJPARAM_TJPARAM_RESTARTROWS, 1);
-            let (width, height) = (image.width() as i32, image.height() as i32);
-            let format = raw::TJPF_TJPF_RGB;
-            let pixels = image.data().as_ptr();
-            let code = raw::tj3Compress8(
-                handle,
-                pixels,
-                width,
-                0,
-                height,
-                format,
-                &mut out,
-                &mut length,
-            );
-            assert_eq!(code, 0);
-            let made = std::slice::from_raw_parts(out, length as usize).to_vec();
-            raw::tj3Free(out.cast());
-            raw::tj3Destroy(handle);
-            made
-        }
     }
 }

@@ -1,6 +1,9 @@
 //! Huffman decoding of sequential JPEG (ITU-T T.81, annex F), with a fast way past coefficients that
 //! nobody needs: one look-up steps over several whole symbols.
 
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
 /// Bits that a look-up sees at once.
 const WIDTH: u32 = 13;
 const ENTRIES: usize = 1 << WIDTH;
@@ -8,6 +11,20 @@ const ENTRIES: usize = 1 << WIDTH;
 /// Coefficients of an 8-bit picture reach 1024 and half a step of quantization; libjpeg-turbo wraps what
 /// is beyond this.
 pub(super) const LARGEST: i32 = 4088;
+
+/// Tables that a thread keeps.
+const MOST_KNOWN: usize = 16;
+
+thread_local! {
+    static KNOWN: RefCell<Vec<(Vec<u8>, Rc<Table>)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn filled<T: Copy + Default, const N: usize>(entry: impl FnMut(usize) -> T) -> Box<[T; N]> {
+    let entries: Box<[T]> = (0..N).map(entry).collect();
+    entries
+        .try_into()
+        .unwrap_or_else(|_| Box::new([T::default(); N]))
+}
 
 /// A Huffman table with its look-ups.
 pub(super) struct Table {
@@ -18,14 +35,22 @@ pub(super) struct Table {
     offset: [i32; 17],
     symbols: Vec<u8>,
     /// By the next bits: all whole symbols of a block's AC coefficients in them, see [`step_over`].
-    steps: Option<Box<[u32; ENTRIES]>>,
+    steps: OnceCell<Box<[u16; ENTRIES]>>,
+    /// By the next bits: one AC coefficient, see [`Table::coefficient`].
+    values: OnceCell<Box<[u32; VALUE_ENTRIES]>>,
 }
 
-/// How look-ups of several symbols are packed: their bits, extra bits included, in the lowest byte; in
-/// the next one the coefficients passed and, with [`END`], one for the end of the block. Too many of
-/// them for any block stand for no whole symbol.
-const END: u32 = 1 << 16;
-const NONE: u32 = 255 << 8;
+/// Bits that a look-up of a coefficient sees: tables of 16 KiB leave room in the nearest cache.
+const VALUE_WIDTH: u32 = 12;
+const VALUE_ENTRIES: usize = 1 << VALUE_WIDTH;
+/// What the end of a block adds to the place.
+const PAST: u32 = 64;
+
+/// How look-ups of several symbols are packed: their bits, extra bits included, in the lowest four; in
+/// the next seven the coefficients passed and, with [`END`], one for the end of the block. Too many of
+/// them for any block stand for no whole symbol. Tables of 16 KiB leave room in the nearest cache.
+const END: u16 = 1 << 11;
+const NONE: u16 = 127 << 4;
 
 impl Table {
     /// From the counts of codes of length 1–16 and the symbols in code order, none above
@@ -39,7 +64,8 @@ impl Table {
             limit: [0; 17],
             offset: [0; 17],
             symbols: symbols.to_vec(),
-            steps: None,
+            steps: OnceCell::new(),
+            values: OnceCell::new(),
         };
         let (mut code, mut place) = (0u32, 0usize);
         for length in 1..=16u32 {
@@ -65,17 +91,61 @@ impl Table {
         Some(table)
     }
 
+    /// Like [`Self::new`]; tables that files share are made once, as nearly all do.
+    pub fn shared(counts: &[u8; 16], symbols: &[u8], largest: u8) -> Option<Rc<Self>> {
+        let key = [&[largest], &counts[..], symbols].concat();
+        KNOWN.with_borrow_mut(|known| {
+            if let Some(place) = known.iter().position(|(k, _)| *k == key) {
+                return Some(known[place].1.clone());
+            }
+            let table = Rc::new(Self::new(counts, symbols, largest)?);
+            if known.len() == MOST_KNOWN {
+                known.remove(0);
+            }
+            known.push((key, table.clone()));
+            Some(table)
+        })
+    }
+
     /// Prepares [`Bits::skip_block`].
-    pub fn prepare_steps(&mut self) {
-        if self.steps.is_some() {
-            return;
+    pub fn prepare_steps(&self) {
+        self.steps
+            .get_or_init(|| filled(|next| self.step_over(next)));
+    }
+
+    /// Prepares [`Bits::read_coefficients`].
+    pub fn prepare_values(&self) {
+        self.values
+            .get_or_init(|| filled(|next| self.coefficient(next)));
+    }
+
+    /// The coefficient at the front of these bits: its bits in the lowest byte, the places it moves on in the next one,
+    /// then its value of 16 bits; 0 where it does not fit.
+    fn coefficient(&self, next: usize) -> u32 {
+        let entry = self.first[next << (WIDTH - VALUE_WIDTH)];
+        let (length, symbol) = (u32::from(entry >> 8), u32::from(entry & 255));
+        let (run, extra) = (symbol >> 4, symbol & 15);
+        if length == 0 || length + extra > VALUE_WIDTH {
+            return 0;
         }
-        let steps: Vec<u32> = (0..ENTRIES).map(|next| self.step_over(next)).collect();
-        self.steps = steps.try_into().ok();
+        let places = match (extra, run) {
+            (0, 15) => 16,
+            (0, _) => PAST,
+            _ => run + 1,
+        };
+        let raw = (next >> (VALUE_WIDTH - length - extra)) as i32 & ((1 << extra) - 1);
+        let value = raw
+            - if raw < (1 << extra) >> 1 {
+                (1 << extra) - 1
+            } else {
+                0
+            };
+        (value as u32) << 16 | places << 8 | (length + extra)
     }
 
     /// All whole symbols at the front of these bits.
-    fn step_over(&self, next: usize) -> u32 {
+    fn step_over(&self, next: usize) -> u16 {
+        let packed = |coefficients: u32, taken: u32| (coefficients << 4 | taken) as u16;
         let (mut taken, mut coefficients) = (0u32, 0u32);
         while coefficients < 63 {
             let entry = self.first[next << taken & (ENTRIES - 1)];
@@ -87,14 +157,14 @@ impl Table {
             taken += length + extra;
             match (extra, run) {
                 (0, 15) => coefficients += 16,
-                (0, _) => return END | (coefficients + 1) << 8 | taken,
+                (0, _) => return END | packed(coefficients + 1, taken),
                 _ => coefficients += run + 1,
             }
         }
         if taken == 0 {
             NONE
         } else {
-            coefficients << 8 | taken
+            packed(coefficients, taken)
         }
     }
 }
@@ -211,14 +281,14 @@ impl<'a> Bits<'a> {
     /// Reads a block's AC coefficients without looking at them.
     #[inline(always)]
     pub fn skip_block(&mut self, table: &Table) -> Option<()> {
-        let steps = table.steps.as_deref()?;
+        let steps = table.steps.get()?;
         let mut at = 1u32;
         loop {
             self.fill();
             // Four look-ups take at most 52 bits.
             for _ in 0..4 {
-                let step = steps[(self.next >> (64 - WIDTH)) as usize];
-                let then = at + (step >> 8 & 255);
+                let step = u32::from(steps[(self.next >> (64 - WIDTH)) as usize]);
+                let then = at + (step >> 4 & 127);
                 // A full block has no end symbol: what looks like one belongs to the next block.
                 if then > 64 {
                     if at == 64 {
@@ -238,8 +308,8 @@ impl<'a> Bits<'a> {
                     }
                     break;
                 }
-                self.drop(step & 255);
-                if step & END != 0 {
+                self.drop(step & 15);
+                if step & u32::from(END) != 0 {
                     return Some(());
                 }
                 at = then;
@@ -247,36 +317,57 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Reads a block's AC coefficients into their places, row by row, times `quant`.
+    /// Reads a block's AC coefficients into their places, row by row, times `quant` (in the order of the file).
     #[inline(always)]
-    pub fn read_block(
+    pub fn read_coefficients(
         &mut self,
         table: &Table,
         quant: &[i32; 64],
-        block: &mut [i32; 64],
+        block: &mut [i16; 128],
     ) -> Option<()> {
-        let mut at = 1usize;
-        while at < 64 {
-            if self.left < 32 {
-                self.fill();
-            }
-            let symbol = self.symbol(table)?;
-            let (run, bits) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-            match (bits, run) {
-                (0, 15) => at += 16,
-                (0, _) => return Some(()),
-                _ => {
-                    let place = usize::from(*ZIGZAG.get(at + run)?);
-                    let value = self.value(bits) * quant[place];
-                    if value.abs() > LARGEST {
+        let values = table.values.get()?;
+        let mut at = 0usize;
+        let mut large = 0u32;
+        loop {
+            self.fill();
+            // Four look-ups take at most 48 bits.
+            for _ in 0..4 {
+                let entry = values[(self.next >> (64 - VALUE_WIDTH)) as usize];
+                if entry == 0 {
+                    if self.left < 32 {
+                        self.fill();
+                    }
+                    let symbol = self.symbol(table)?;
+                    let (run, bits) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+                    match (bits, run) {
+                        (0, 15) => at += 16,
+                        (0, _) => return (large == 0).then_some(()),
+                        _ => {
+                            at += run + 1;
+                            let value = self.value(bits) * quant.get(at)?;
+                            large |= u32::from((value + LARGEST) as u32 > 2 * LARGEST as u32);
+                            block[usize::from(ZIGZAG_PADDED[at])] = value as i16;
+                        }
+                    }
+                    if at > 63 {
                         return None;
                     }
-                    block[place] = value;
-                    at += run + 1;
+                    if at == 63 {
+                        return (large == 0).then_some(());
+                    }
+                    break;
+                }
+                self.drop(entry & 255);
+                at += (entry >> 8 & 255) as usize;
+                let value = (entry as i32 >> 16) * quant[at & 63];
+                large |= u32::from((value + LARGEST) as u32 > 2 * LARGEST as u32);
+                block[usize::from(ZIGZAG_PADDED[at & 127])] = value as i16;
+                if at >= 63 {
+                    let ended = at == 63 || entry >> 8 & 255 == PAST;
+                    return (ended && large == 0).then_some(());
                 }
             }
         }
-        (at == 64).then_some(())
     }
 
     /// Whether all that was read was there.
@@ -308,3 +399,19 @@ pub(super) const ZIGZAG: [u8; 64] = [
     13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
     52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
+
+/// A table of quantization, given row by row, in the order of the file.
+pub(super) fn in_file_order(quant: &[i32; 64]) -> [i32; 64] {
+    ZIGZAG.map(|place| quant[usize::from(place)])
+}
+
+/// [`ZIGZAG`], followed by places behind the block for what is beyond its end.
+static ZIGZAG_PADDED: [u8; 128] = {
+    let mut places = [64; 128];
+    let mut i = 0;
+    while i < 64 {
+        places[i] = ZIGZAG[i];
+        i += 1;
+    }
+    places
+};

@@ -1,5 +1,7 @@
 //! The tables and the frame of the common kind of JPEG: sequential, 8 bits, one scan of everything.
 
+use std::rc::Rc;
+
 use super::entropy::{Table, ZIGZAG};
 
 /// One component of the picture.
@@ -19,8 +21,8 @@ pub(super) struct Frame {
     pub height: usize,
     pub components: Vec<Component>,
     quants: [Option<Box<[i32; 64]>>; 4],
-    dc: [Option<Table>; 4],
-    ac: [Option<Table>; 4],
+    dc: [Option<Rc<Table>>; 4],
+    ac: [Option<Rc<Table>>; 4],
     /// MCUs between two restart markers; 0 = none.
     pub restart: usize,
     /// Where the entropy-coded data begin.
@@ -106,7 +108,7 @@ impl Frame {
             let total: usize = counts.iter().map(|c| usize::from(*c)).sum();
             // Means have no runs: their symbols are numbers of bits alone.
             let largest = if class >> 4 == 0 { 15 } else { 255 };
-            let table = Table::new(counts, rest.get(16..16 + total)?, largest)?;
+            let table = Table::shared(counts, rest.get(16..16 + total)?, largest)?;
             let place = usize::from(class & 15);
             match class >> 4 {
                 0 => *self.dc.get_mut(place)? = Some(table),
@@ -147,8 +149,9 @@ impl Frame {
             (component.dc, component.ac) = ((part[1] >> 4).into(), (part[1] & 15).into());
         }
         let complete = self.components.iter().all(|c| {
-            let there =
-                |tables: &[Option<Table>; 4], place| tables.get(place).is_some_and(Option::is_some);
+            let there = |tables: &[Option<Rc<Table>>; 4], place| {
+                tables.get(place).is_some_and(Option::is_some)
+            };
             let quant = self.quants.get(c.quant).is_some_and(Option::is_some);
             quant && there(&self.dc, c.dc) && there(&self.ac, c.ac)
         });
@@ -158,16 +161,9 @@ impl Frame {
     /// The component's tables: DC, AC, quantization row by row.
     pub fn tables(&self, component: &Component) -> Option<(&Table, &Table, &[i32; 64])> {
         Some((
-            self.dc[component.dc].as_ref()?,
-            self.ac[component.ac].as_ref()?,
+            self.dc[component.dc].as_deref()?,
+            self.ac[component.ac].as_deref()?,
             self.quants[component.quant].as_deref()?,
         ))
-    }
-
-    /// Prepares an AC table for skipping.
-    pub fn prepare_steps(&mut self, ac: usize) {
-        if let Some(Some(table)) = self.ac.get_mut(ac) {
-            table.prepare_steps();
-        }
     }
 }
