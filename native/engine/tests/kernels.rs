@@ -1,5 +1,8 @@
 //! Trainings with the own kernels and with libtorch's operators instead.
 
+// The test that runs again as a child tells its losses this way.
+#![allow(clippy::print_stdout)]
+
 use std::process::Command;
 
 use oarlock_engine::exec::Network;
