@@ -84,7 +84,7 @@ extern "C" ok_status ok_conv_pack(ok_tensor input, ok_tensor weight, const int64
     static auto reorder = op<at::Tensor(const at::Tensor &, Ints, Ints, Ints, int64_t, at::OptionalIntArrayRef)>(
         "mkldnn::_reorder_convolution_weight", "");
     const at::Tensor &x = tensor(input), &w = tensor(weight);
-    if (own_depthwise(x, w.sizes(), numbers_of(conv))) {
+    if (own_depthwise(x, w.sizes(), numbers_of(conv)) && own_forward_wins(x)) {
       *output = give(depthwise_taps(w));
       return;
     }
@@ -121,8 +121,9 @@ extern "C" ok_status ok_conv_act(ok_tensor input, ok_tensor weight, ok_tensor bi
       return;
     }
     const at::Tensor &term = tensor(other);
-    if (term.size(1) == 1 || (term.size(2) == 1 && term.size(3) == 1)) {
-      // oneDNN's sum inside the convolution refuses maps of a single pixel or channel ("could not create a memory").
+    if (term.size(1) == 1 || (term.size(2) == 1 && term.size(3) == 1) || conv[6] > 1) {
+      // oneDNN's sum inside the convolution refuses maps of a single pixel or channel ("could not create a memory"), and
+      // libtorch knows no sum with ReLU for what it computes otherwise in bf16, among them depthwise convolutions.
       at::Tensor y = unary.call(tensor(input), tensor(weight), b, padding, stride, dilation, conv[6], "none", Scalars(),
                                 std::nullopt);
       y.add_(term);

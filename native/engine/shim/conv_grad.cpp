@@ -54,7 +54,7 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
     ctx->saved_data["bias"] = bias.has_value();
     const bool depthwise = own_depthwise(x, w.sizes(), c);
     ctx->saved_data["depthwise"] = depthwise;
-    if (depthwise) return own_forward(x, w, bias, c);
+    if (depthwise && own_forward_wins(x)) return own_forward(x, w, bias, c);
     return at::conv2d(x, w, bias, stride(c), padding(c), dilation(c), c[6]);
   }
 
@@ -98,6 +98,6 @@ extern "C" ok_status ok_conv(ok_tensor input, ok_tensor weight, ok_tensor bias, 
     if (at::GradMode::is_enabled() && (depthwise || (fits && is_pointwise(w, c))))
       *output = give(ConvFunction::apply(x, w, b, c));
     else
-      *output = give(depthwise ? own_forward(x, w, b, c) : at::conv2d(x, w, b, stride(c), padding(c), dilation(c), c[6]));
+      *output = give(depthwise && own_forward_wins(x) ? own_forward(x, w, b, c) : at::conv2d(x, w, b, stride(c), padding(c), dilation(c), c[6]));
   });
 }

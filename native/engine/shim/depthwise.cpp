@@ -57,6 +57,14 @@ bool own_depthwise(const at::Tensor &x, at::IntArrayRef weight, const ConvNumber
          out_size(x.size(2), kh, c[0], c[2], c[4]) > 0 && out_size(x.size(3), kw, c[1], c[3], c[5]) > 0;
 }
 
+bool own_forward_wins(const at::Tensor &x) {
+#if defined(__x86_64__)
+  return x.scalar_type() == at::kFloat || &kernels() != &kernels_avx512bf16;
+#else
+  return true;
+#endif
+}
+
 at::Tensor depthwise_taps(const at::Tensor &weight) {
   return weight.detach().to(at::kFloat).squeeze(1).permute({1, 2, 0}).contiguous();
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use oarlock_graph::NodeCost;
+use oarlock_graph::onnx::OnnxOptions;
 use oarlock_jobs::{DeviceSpec, ErrorCode, LossKind, LossTerm, Precision};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -191,4 +192,21 @@ pub fn infer(options: &BenchOptions) -> Result<Value> {
     let network = Network::for_inference(&graph, &weights, placement)?;
     let cost = cost(options, &graph)?;
     time(options, placement, cost, || network.forward(&images, false))
+}
+
+/// Writes the network of [`infer`] as ONNX, batch norm folded, for other runtimes to be timed on it.
+///
+/// # Errors
+/// An unknown model, a file that cannot be written.
+pub fn onnx(options: &BenchOptions, path: &Path) -> Result<Value> {
+    let (graph, weights, _, _) = setup(options)?;
+    let internal = |e: oarlock_graph::GraphError| EngineError::internal(e.to_string());
+    let (graph, weights) = oarlock_graph::fold_batch_norm(&graph, &weights).map_err(internal)?;
+    let options = OnnxOptions {
+        image_size: Some([options.size as usize; 2]),
+        ..OnnxOptions::default()
+    };
+    let bytes = oarlock_graph::onnx::export(&graph, &weights, &options).map_err(internal)?;
+    std::fs::write(path, &bytes)?;
+    Ok(json!({ "bytes": bytes.len() }))
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `bench-step` | times training steps on random images: `--model --batch --size --precision --steps --warmup --threads --device` |
 //! | `bench-infer` | times inference, batch norm folded: the same options, and `--checkpoint FOLDER` for its network |
+//! | `bench-onnx` | writes the network of `bench-infer` as ONNX: `--model --size --out FILE` |
 //! | `bench-kernels` | times the own CPU kernels beside libtorch's operators and the machine's limits: `--batch --threads --rounds` |
 //! | `train` | runs a training: `--spec FILE` (the `TrainSpec` as JSON); events as JSON lines |
 //! | `sensitivity` | runs a sensitivity analysis: `--spec FILE` (the `SensitivitySpec`); `--brute true` masks channels and evaluates everything instead |
@@ -14,10 +15,11 @@
 #![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use oarlock_engine::bench::{BenchOptions, infer, kernels, step};
+use oarlock_engine::bench::{BenchOptions, infer, kernels, onnx, step};
 use oarlock_engine::jobs::sensitivity::brute_force;
 use oarlock_engine::{CancelToken, run_job};
 use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Precision};
@@ -52,13 +54,19 @@ fn options(args: impl Iterator<Item = String>) -> Result<HashMap<String, String>
 
 fn usage(message: &str) -> JobError {
     JobError::new(ErrorCode::InvalidArgument, message)
-        .hint("commands: bench-step, bench-infer, bench-kernels, train, sensitivity or job --spec FILE, devices")
+        .hint("commands: bench-step, bench-infer, bench-onnx, bench-kernels, train, sensitivity or job --spec FILE, devices")
 }
 
 fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::Value, JobError> {
     match command {
         "bench-step" => Ok(step(&bench(options)?)?),
         "bench-infer" => Ok(infer(&bench(options)?)?),
+        "bench-onnx" => {
+            let path = options
+                .get("out")
+                .ok_or_else(|| usage("this command needs --out FILE"))?;
+            Ok(onnx(&bench(options)?, Path::new(path))?)
+        }
         "bench-kernels" => {
             let number = |key: &str, default| number(options, key, default);
             Ok(kernels(
