@@ -79,7 +79,11 @@ fn outputs_are_those_of_the_head() {
                         let map = [h / level.stride, w / level.stride];
                         wanted.push((format!("yolo{i}"), vec![3 * values, map[0], map[1]]));
                         let rising = level.anchors.windows(2);
-                        assert!(rising.into_iter().all(|a| a[0][0] * a[0][1] <= a[1][0] * a[1][1]));
+                        assert!(
+                            rising
+                                .into_iter()
+                                .all(|a| a[0][0] * a[0][1] <= a[1][0] * a[1][1])
+                        );
                     }
                 }
                 Head::Pico(head) => {
@@ -153,7 +157,9 @@ fn every_batch_norm_folds_and_filters_are_pruned() {
         let weights = init_weights(&graph, 1);
         let (folded, folded_weights) = fold_batch_norm(&graph, &weights).unwrap();
         let norms = folded.nodes.iter();
-        let norms = norms.filter(|n| matches!(n.op, Op::BatchNorm { .. })).count();
+        let norms = norms
+            .filter(|n| matches!(n.op, Op::BatchNorm { .. }))
+            .count();
         // Those behind deformable convolutions may stay.
         assert!(norms <= 3, "{name} {backbone}: {norms}");
         folded.validate_weights(&folded_weights).unwrap();
@@ -161,14 +167,25 @@ fn every_batch_norm_folds_and_filters_are_pruned() {
 
         let groups = channel_groups(&graph).unwrap();
         let half = |size: usize| (0..size).step_by(2).collect();
-        let keep: Keep = groups.groups.iter().map(|g| (g.name.clone(), half(g.size()))).collect();
+        let keep: Keep = groups
+            .groups
+            .iter()
+            .map(|g| (g.name.clone(), half(g.size())))
+            .collect();
         let (pruned, pruned_weights) = prune(&graph, &weights, &groups, &keep).unwrap();
         pruned.validate_weights(&pruned_weights).unwrap();
-        assert!(parameter_count(&pruned) < parameter_count(&graph) * 7 / 10, "{name} {backbone}");
+        assert!(
+            parameter_count(&pruned) < parameter_count(&graph) * 7 / 10,
+            "{name} {backbone}"
+        );
         assert_eq!(pruned.head, graph.head);
         let shapes = |graph: &Graph| -> Vec<_> {
             let shapes = infer_shapes(graph, [1, 3, 128, 192]).unwrap();
-            graph.outputs.iter().map(|o| shapes[o.node].clone()).collect()
+            graph
+                .outputs
+                .iter()
+                .map(|o| shapes[o.node].clone())
+                .collect()
         };
         assert_eq!(shapes(&pruned), shapes(&graph));
     }

@@ -3,6 +3,8 @@
 //! `oarlock-parity --model NAME[,NAME…]|all --image FILE[,FILE…] --out DIR [--classes N] [--size S] [--seed N]
 //! [--origin torch|paddle]`
 //!
+//! `operations/deform` and `operations/regions` are small networks of what detectors need; see `parity/operations.rs`.
+//!
 //! A segmenter is called `NAME` or `NAME/BACKBONE`; its images have two thirds of the height, so that nothing
 //! mistakes height for width. So is a detector, see `parity/detectors.rs`.
 //!
@@ -20,6 +22,8 @@
 
 #[path = "parity/detectors.rs"]
 mod detectors;
+#[path = "parity/operations.rs"]
+mod operations;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -102,6 +106,10 @@ fn run(args: Vec<String>) -> Result<()> {
     };
     let placement = runtime::place(&device)?;
     for model in models {
+        if let Some(case) = model.strip_prefix("operations/") {
+            operations::run(case, seed, &out.join(model.replace('/', "_")), placement)?;
+            continue;
+        }
         let (name, backbone) = match model.split_once('/') {
             Some((name, backbone)) => (name, Some(backbone)),
             None => (model, None),

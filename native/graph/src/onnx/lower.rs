@@ -107,11 +107,16 @@ impl<'a> Lowering<'a> {
         self.constant(name, &[data.len()], INT64, raw)
     }
 
-    /// Names of the node's parameters, which are noted for writing.
-    fn params(&mut self, node: &Node) -> Vec<String> {
+    /// Names of the parameters that the node uses; those of its own are noted for writing.
+    pub fn params(&mut self, node: &Node) -> Vec<String> {
+        let owner = node.shares.map_or(node, |owner| &self.graph.nodes[owner]);
         let mut names = Vec::new();
-        for param in node.params() {
-            let name = format!("{}.{}", node.name, param.suffix);
+        for param in node.op.params() {
+            let name = format!("{}.{}", owner.name, param.suffix);
+            if node.shares.is_some() {
+                names.push(name);
+                continue;
+            }
             if let Some(tensor) = self.integers.and_then(|all| all.get(&name)) {
                 self.quantized_param(&name, tensor);
             } else if let Some(tensor) = self.weights.get(&name) {
@@ -226,17 +231,11 @@ impl<'a> Lowering<'a> {
                 self.emit("Gemm", &all(x, &params), out, vec![int("transB", 1)]);
             }
             Op::Softmax => self.softmax(id, x[0], out),
-            Op::DropBlock { .. } => {}
+            Op::DropBlock { .. } | Op::Rois => {}
             Op::DeformConv2d { .. }
             | Op::ConvTranspose2d { .. }
             | Op::Coordinates { .. }
-            | Op::Rois
-            | Op::RoiAlign { .. } => {
-                return Err(GraphError::Graph {
-                    graph: node.name.clone(),
-                    reason: format!("{} has no ONNX form yet", node.op.kind()),
-                });
-            }
+            | Op::RoiAlign { .. } => self.detection(node, x, out),
         }
         Ok(())
     }
@@ -393,7 +392,7 @@ fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
         .collect()
 }
 
-fn all<'s>(inputs: &[&'s str], params: &'s [String]) -> Vec<&'s str> {
+pub(super) fn all<'s>(inputs: &[&'s str], params: &'s [String]) -> Vec<&'s str> {
     inputs
         .iter()
         .copied()
@@ -401,7 +400,11 @@ fn all<'s>(inputs: &[&'s str], params: &'s [String]) -> Vec<&'s str> {
         .collect()
 }
 
-fn window(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Vec<AttributeProto> {
+pub(super) fn window(
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+) -> Vec<AttributeProto> {
     let [top, left] = padding;
     vec![
         ints("kernel_shape", &kernel),
@@ -410,7 +413,7 @@ fn window(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Vec<At
     ]
 }
 
-fn float(name: &str, value: f32) -> AttributeProto {
+pub(super) fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto {
         name: name.to_owned(),
         f: Some(value),

@@ -7,6 +7,7 @@ pub mod detection;
 mod integers;
 mod lower;
 pub mod proto;
+mod regions;
 mod resize;
 mod write;
 
@@ -66,7 +67,7 @@ pub fn export(
 }
 
 /// Writes the ONNX file. Fold batch norms first ([`crate::fold_batch_norm`]) for a faster model;
-/// dropout is left out.
+/// dropout is left out. Regions of interest are inputs of their own, K×5, named as their nodes.
 ///
 /// # Errors
 /// An invalid graph, missing or misshapen weights, an image size that the network cannot take, a
@@ -146,20 +147,20 @@ fn write_with(
         inputs.push(input);
         outputs = found;
     }
+    let regions = regions(graph, &names);
     for output in graph.outputs.iter().filter(|_| head.is_none()) {
         let name = output_name(&output.name, options);
+        let rows = || match &regions[output.node] {
+            Some(rois) => dimension(None, &format!("{rois}_count")),
+            None => dimension(options.batch, "batch"),
+        };
         let dims = match values[output.node] {
             crate::Value::Map { channels, hw } => {
                 let side = |i: usize| dimension(hw.map(|hw| hw[i]), ["out_height", "out_width"][i]);
-                vec![
-                    dimension(options.batch, "batch"),
-                    fixed(channels),
-                    side(0),
-                    side(1),
-                ]
+                vec![rows(), fixed(channels), side(0), side(1)]
             }
             crate::Value::Vector { features } => {
-                vec![dimension(options.batch, "batch"), fixed(features)]
+                vec![rows(), fixed(features)]
             }
         };
         if options.softmax && output.name == LOGITS {
@@ -186,8 +187,13 @@ fn write_with(
         dimension(width, "width"),
     ];
     lowered.proto.name = graph.name.clone();
-    inputs.insert(0, value_info(options.input_name.clone(), dims));
-    lowered.proto.input = inputs;
+    lowered.proto.input = vec![value_info(options.input_name.clone(), dims)];
+    lowered.proto.input.append(&mut inputs);
+    let given = graph.nodes.iter().zip(&names);
+    for (_, name) in given.filter(|(node, _)| matches!(node.op, Op::Rois)) {
+        let dims = vec![dimension(None, &format!("{name}_count")), fixed(5)];
+        lowered.proto.input.push(value_info(name.clone(), dims));
+    }
     lowered.proto.output = outputs;
 
     let model = ModelProto {
@@ -209,6 +215,18 @@ fn write_with(
             .collect(),
     };
     write::model(&graph.name, &model, &lowered, target)
+}
+
+/// For each node whose value has a row for each region the value that holds the regions.
+fn regions(graph: &Graph, names: &[String]) -> Vec<Option<String>> {
+    let mut regions: Vec<Option<String>> = Vec::with_capacity(graph.nodes.len());
+    for (node, name) in graph.nodes.iter().zip(names) {
+        regions.push(match node.op {
+            Op::Rois => Some(name.clone()),
+            _ => node.inputs.iter().find_map(|&i| regions[i].clone()),
+        });
+    }
+    regions
 }
 
 const LOGITS: &str = "logits";
