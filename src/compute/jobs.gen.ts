@@ -177,7 +177,41 @@ hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number,
  */
 rotate_range: number, };
 
-export type TrainParams = { "task_type": "classification" } & ClassificationParams | { "task_type": "segmentation" } & SegmentationParams;
+export type DetectionParams = { backbone: string | null, 
+/**
+ * Two-stage detectors: a feature pyramid.
+ */
+with_fpn: boolean, use_mixup: boolean, mixup_alpha: number, mixup_beta: number, expand_image: boolean, expand_prob: number, crop_image: boolean, 
+/**
+ * Another square input size for each batch, one of `random_shape_sizes`.
+ */
+random_shape: boolean, random_shape_sizes: Array<number>, image_mean: [number, number, number], image_std: [number, number, number], 
+/**
+ * Decay of an exponential moving average of the weights, which is what is evaluated and saved; 0 = none.
+ */
+ema_decay: number, model: string, batch_size: number, num_epochs: number, learning_rate: number, lr_policy: LrPolicy, lr_decay_epochs: Array<number>, warmup_steps: number, warmup_start_lr: number, save_interval_epochs: number, 
+/**
+ * `SGD` (momentum 0.9) or `Adam`.
+ */
+optimizer: string, weight_decay: number, 
+/**
+ * [h, w] of the network's input.
+ */
+image_shape: [number, number], 
+/**
+ * Stop after this many evaluations without a better primary metric; 0 = never.
+ */
+early_stop_patience: number, seed: number, horizontal_flip: boolean, horizontal_flip_prob: number, vertical_flip: boolean, vertical_flip_prob: number, brightness: boolean, brightness_range: number, brightness_prob: number, contrast: boolean, contrast_range: number, contrast_prob: number, saturation: boolean, saturation_range: number, saturation_prob: number, hue: boolean, 
+/**
+ * Degrees.
+ */
+hue_range: number, hue_prob: number, rotate: boolean, rotate_prob: number, 
+/**
+ * Degrees.
+ */
+rotate_range: number, };
+
+export type TrainParams = { "task_type": "classification" } & ClassificationParams | { "task_type": "segmentation" } & SegmentationParams | { "task_type": "detection" } & DetectionParams | { "task_type": "instance_segmentation" } & DetectionParams;
 
 export type PruneTarget = { "by": "loss", 
 /**
@@ -255,7 +289,15 @@ source: ModelSource,
 /**
  * k of top-k accuracy, before capping at the number of classes.
  */
-topk: number, };
+topk: number, 
+/**
+ * Detectors: less sure boxes count in average precision alone, 0–1; absent: 0.5.
+ */
+score_thresh?: number, 
+/**
+ * Detectors: overlap from which a box or mask is right, 0–1; absent: 0.5 of boxes, 0.3 of masks.
+ */
+overlap_thresh?: number, };
 
 export type PredictImage = { "from": "file", 
 /**
@@ -267,7 +309,7 @@ path: string,
  */
 output: string, 
 /**
- * Its true label map (segmentation), drawn beside the prediction.
+ * Its annotation in the dataset (label map, VOC file, instances), drawn beside the prediction.
  */
 truth?: string, };
 

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use oarlock_imaging::transform::mixup;
-use oarlock_imaging::{ImageError, Interpolation, Labeled, Object, Rng};
+use oarlock_imaging::{Image, ImageError, Interpolation, Labeled, Object, Rng};
 
 use crate::detect::{DetectTrain, Fit, resized};
-use crate::pipeline::{BatchKey, Canvas, Depth, Job, Layout, Listed, Pipeline, Size};
+use crate::pipeline::{BatchKey, Canvas, Depth, Job, Layout, Listed, Pipeline, Size, Timing};
 use crate::source::Source;
 
 /// One picture of a list with the things in it.
@@ -59,6 +59,48 @@ impl DetectPipeline {
             Self::Train(train) => (&train.fit, train.fill),
             Self::Eval { fit, fill, .. } => (fit, *fill),
         }
+    }
+}
+
+impl DetectPipeline {
+    /// [`DetectPipeline::Eval`] on a picture in memory: the input with its padding, and how the picture lies in it.
+    /// Errors: what is wrong with the picture; a pipeline of training.
+    pub fn eval_bytes(&self, bytes: &[u8]) -> Result<(Image, DetectTarget), ImageError> {
+        let Self::Eval {
+            fit,
+            interpolation,
+            fill,
+        } = self
+        else {
+            return Err(ImageError::Argument("a pipeline of training".into()));
+        };
+        let source = Source::of_bytes(bytes)?;
+        let full = source.full();
+        let shown = fit.target(None, full);
+        let mut image = Image::filled(shown.0, shown.1, *fill);
+        let canvas = &mut Canvas::fixed(shown.1, shown.0, image.data_mut(), &mut []);
+        resized(
+            source,
+            shown,
+            *interpolation,
+            &mut Timing::default(),
+            canvas,
+        )?;
+        if let Fit::Short { multiple, .. } = fit {
+            let (w, h) = (
+                shown.0.next_multiple_of(*multiple),
+                shown.1.next_multiple_of(*multiple),
+            );
+            let mut padded = Image::filled(w, h, *fill);
+            padded.paste(&image, 0, 0);
+            image = padded;
+        }
+        let target = DetectTarget {
+            objects: Vec::new(),
+            full,
+            shown,
+        };
+        Ok((image, target))
     }
 }
 

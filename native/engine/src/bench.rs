@@ -17,6 +17,10 @@ use crate::train::losses::{self, PixelLoss};
 use crate::train::optimizer::{Optimizer, Rule};
 use crate::{EngineError, Result, ffi};
 
+mod kernels;
+
+pub use kernels::kernels;
+
 /// What to time.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
@@ -151,7 +155,7 @@ fn cost(options: &BenchOptions, graph: &oarlock_graph::Graph) -> Result<NodeCost
 pub fn step(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
     let cost = cost(options, &graph)?;
-    let network = Network::new(graph, &weights, placement)?;
+    let mut network = Network::new(graph, &weights, placement)?;
     let (n, s) = (i64::from(options.batch), i64::from(options.size));
     let pixels = segmenter(&options.model).is_some() && options.checkpoint.is_none();
     let kind = (Kind::Int64, placement.device);
@@ -164,7 +168,7 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
         weight: 1.0,
     }];
     let pixel_loss = PixelLoss::new(&terms, &[], PIXEL_CLASSES)?;
-    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network)?;
+    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &mut network)?;
     let mut learner = Learner { network, optimizer };
     let targets = [labels];
     let loss = |network: &Network, outputs: &[Tensor]| match pixels {

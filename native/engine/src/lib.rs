@@ -5,12 +5,14 @@
 //!
 //! * [`runtime`]: devices, threads, memory and number formats
 //! * [`exec`]: the graph executor
+//! * [`detect`]: from the outputs of detectors to boxes and masks
 //! * [`train`]: the training loop, its state and checkpoints
 //! * [`prune`]: sensitivity analysis and the start of pruned trainings
 //! * [`records`]: what a training leaves behind for people (logs, curves, `model.yml`)
 //! * [`jobs`]: one file per kind of job
 
 pub mod bench;
+pub mod detect;
 pub mod error;
 pub mod exec;
 mod ffi;

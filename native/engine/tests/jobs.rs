@@ -43,6 +43,7 @@ fn yml(model: &str) -> ModelYml {
             image_size: None,
         },
         status: "Normal".into(),
+        init_params: IndexMap::new(),
         extra: IndexMap::new(),
     }
 }
@@ -364,6 +365,8 @@ fn evaluates_stored_predictions() {
             task_type: TaskType::Classification,
             source: source(&dir.path().join(name), epoch),
             topk: 5,
+            score_thresh: None,
+            overlap_thresh: None,
         })
     };
     let JobOutcome::Evaluate(result) = run(spec("epoch_2", Some(2)), &CancelToken::new()).outcome
@@ -487,6 +490,8 @@ fn other_task_types_say_that_they_are_not_available_yet() {
         task_type: TaskType::Detection,
         source: source(dir.path(), None),
         topk: 5,
+        score_thresh: None,
+        overlap_thresh: None,
     });
     let error = failed(run(spec, &CancelToken::new()));
     assert_eq!(error.code, ErrorCode::Unsupported);

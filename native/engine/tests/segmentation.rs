@@ -179,7 +179,7 @@ fn device() -> DeviceSpec {
 fn segmentation(spec: &mut TrainSpec) -> &mut SegmentationParams {
     match &mut spec.params {
         TrainParams::Segmentation(p) => p,
-        TrainParams::Classification(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 
@@ -295,6 +295,8 @@ fn learns_evaluates_predicts_and_exports() {
         task_type: TaskType::Segmentation,
         source: source(&checkpoint),
         topk: 5,
+        score_thresh: None,
+        overlap_thresh: None,
     });
     let JobOutcome::Evaluate(report) = run(evaluate, &recorder(), &CancelToken::new()).unwrap()
     else {

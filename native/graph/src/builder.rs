@@ -1,7 +1,9 @@
 //! Building graphs: names, channels and order are kept track of.
 
+use std::ops::Range;
+
 use crate::shape::{Value, infer_node};
-use crate::{Act, Graph, GraphError, Node, NodeId, Op, Output};
+use crate::{Act, Graph, GraphError, Head, Node, NodeId, Op, Output};
 
 /// Hyper-parameters of a convolution; the input's channels come from the builder.
 #[derive(Debug, Clone, Copy)]
@@ -108,12 +110,18 @@ impl GraphBuilder {
             name: name.to_owned(),
             nodes: Vec::new(),
             outputs: Vec::new(),
+            head: None,
         };
         Self {
             graph,
             values: Vec::new(),
             error: None,
         }
+    }
+
+    /// Says how the outputs of a detector become boxes.
+    pub fn head(&mut self, head: Head) {
+        self.graph.head = Some(head);
     }
 
     /// The image batch with `channels` channels.
@@ -132,6 +140,7 @@ impl GraphBuilder {
             name: name.into(),
             op,
             inputs: inputs.to_vec(),
+            shares: None,
         };
         let values: Vec<Value> = inputs
             .iter()
@@ -152,6 +161,42 @@ impl GraphBuilder {
         }
     }
 
+    /// The operation of `owner` on other inputs, with the same parameters.
+    pub fn shared(&mut self, name: impl Into<String>, owner: NodeId, inputs: &[NodeId]) -> NodeId {
+        let Some(op) = self.graph.nodes.get(owner).map(|node| node.op.clone()) else {
+            return owner;
+        };
+        let id = self.op(name, op, inputs);
+        self.graph.nodes[id].shares = Some(self.graph.owner(owner));
+        id
+    }
+
+    /// A row of nodes once more, with the same parameters, reading `to` where they read `from`; returns what stands
+    /// for the last one. Their names get `suffix`.
+    pub fn repeated(
+        &mut self,
+        nodes: Range<NodeId>,
+        from: NodeId,
+        to: NodeId,
+        suffix: &str,
+    ) -> NodeId {
+        let mut new_id: Vec<NodeId> = (0..self.graph.nodes.len()).collect();
+        if let Some(id) = new_id.get_mut(from) {
+            *id = to;
+        }
+        let mut last = to;
+        for id in nodes {
+            let node = self.graph.nodes[id].clone();
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|&input| new_id[input]).collect();
+            last = self.op(format!("{}{suffix}", node.name), node.op, &inputs);
+            if !self.graph.nodes[last].op.params().is_empty() {
+                self.graph.nodes[last].shares = Some(self.graph.owner(id));
+            }
+            new_id[id] = last;
+        }
+        last
+    }
+
     /// An operation without parameters, named by its kind and position.
     pub fn plain(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
         let name = format!("{}_{}", op.kind().to_lowercase(), self.graph.nodes.len());
@@ -169,6 +214,7 @@ impl GraphBuilder {
             name: name.into(),
             op,
             inputs,
+            shares: None,
         });
         self.values.push(value);
         self.values.len() - 1

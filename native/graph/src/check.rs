@@ -30,13 +30,21 @@ impl Op {
             Op::Linear { .. } => "Linear",
             Op::Dropout { .. } => "Dropout",
             Op::Softmax => "Softmax",
+            Op::DeformConv2d { .. } => "DeformConv2d",
+            Op::ConvTranspose2d { .. } => "ConvTranspose2d",
+            Op::Coordinates { .. } => "Coordinates",
+            Op::DropBlock { .. } => "DropBlock",
+            Op::Rois => "Rois",
+            Op::RoiAlign { .. } => "RoiAlign",
         }
     }
 
     /// How many inputs it takes.
     pub fn arity(&self) -> RangeInclusive<usize> {
         match self {
-            Op::Input { .. } => 0..=0,
+            Op::Input { .. } | Op::Rois => 0..=0,
+            Op::DeformConv2d { .. } => 3..=3,
+            Op::RoiAlign { strides, .. } => strides.len() + 1..=strides.len() + 1,
             Op::Add => 2..=usize::MAX,
             Op::Concat => 1..=usize::MAX,
             Op::Mul | Op::Resize { .. } => 2..=2,
@@ -51,7 +59,40 @@ fn plausible(op: &Op) -> bool {
     let window = |sizes: &[[usize; 2]]| sizes.iter().flatten().all(|&s| s <= 1 << 14);
     match op {
         Op::Input { channels: c } | Op::BatchNorm { channels: c, .. } => channels(*c),
-        Op::Conv2d {
+        Op::ConvTranspose2d {
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding,
+            ..
+        } => {
+            window(&[*kernel, *stride, *padding])
+                && channels(*in_channels)
+                && channels(*out_channels)
+        }
+        Op::RoiAlign {
+            size,
+            sampling,
+            strides,
+            ..
+        } => {
+            window(&[*size])
+                && *sampling <= 64
+                && (1..=8).contains(&strides.len())
+                && strides.iter().all(|s| (1..=1024).contains(s))
+        }
+        Op::DropBlock { size, keep } => *size <= 1 << 14 && (0.0..=1.0).contains(keep),
+        Op::DeformConv2d {
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding,
+            dilation,
+            ..
+        }
+        | Op::Conv2d {
             in_channels,
             out_channels,
             kernel,
@@ -142,6 +183,16 @@ impl Graph {
             if !plausible(&node.op) {
                 return Err(self.node_error(node, "its sizes are beyond all reason".to_owned()));
             }
+            if let Some(owner) = node.shares {
+                let same = self.nodes[..id].get(owner);
+                if !same.is_some_and(|o| o.shares.is_none() && o.op == node.op) {
+                    return Err(self.node_error(
+                        node,
+                        "the node whose parameters it shares is not the same operation before it"
+                            .to_owned(),
+                    ));
+                }
+            }
             if let Some(bad) = node.inputs.iter().find(|&&input| input >= id) {
                 return Err(self.node_error(
                     node,
@@ -216,7 +267,10 @@ impl Graph {
         }
         for (id, node) in self.nodes.iter().enumerate().rev() {
             if needed[id] {
-                node.inputs.iter().for_each(|&input| needed[input] = true);
+                let owner = node.shares.iter();
+                owner
+                    .chain(&node.inputs)
+                    .for_each(|&input| needed[input] = true);
             }
         }
         let mut new_id = vec![usize::MAX; self.nodes.len()];
@@ -227,6 +281,7 @@ impl Graph {
                 let inputs = node.inputs.iter().map(|&input| new_id[input]).collect();
                 nodes.push(Node {
                     inputs,
+                    shares: node.shares.map(|owner| new_id[owner]),
                     ..node.clone()
                 });
             }
@@ -239,6 +294,7 @@ impl Graph {
             name: self.name.clone(),
             nodes,
             outputs,
+            head: self.head.clone(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! convolutions and linear layers for one image; bias, norm, activation and pooling are left out.
 //! `flops` is 2·macs. Most published "FLOPs" (torchvision's GFLOPS, PaddleClas's tables) are macs.
 
-use crate::{Graph, GraphError, Op, infer_shapes};
+use crate::{Graph, GraphError, Node, Op, infer_shapes};
 
 /// Size and cost of one node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Cost {
 
 /// Number of trained values of a graph.
 pub fn parameter_count(graph: &Graph) -> u64 {
-    graph.nodes.iter().map(|node| sizes(&node.op).0).sum()
+    graph.nodes.iter().map(|node| sizes(node).0).sum()
 }
 
 /// Parameters and multiply–accumulates for images of `[height, width]`.
@@ -48,8 +48,12 @@ pub fn cost(graph: &Graph, [height, width]: [usize; 2]) -> Result<Cost, GraphErr
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     let mut total = NodeCost::default();
     for (node, shape) in graph.nodes.iter().zip(&shapes) {
-        let (params, buffers) = sizes(&node.op);
-        let outputs: usize = shape.iter().product();
+        let (params, buffers) = sizes(node);
+        let outputs: usize = match node.op {
+            // Each input value meets the whole kernel.
+            Op::ConvTranspose2d { .. } => shapes[node.inputs[0]].iter().product(),
+            _ => shape.iter().product(),
+        };
         let per_output = match node.op {
             Op::Conv2d {
                 in_channels,
@@ -57,6 +61,16 @@ pub fn cost(graph: &Graph, [height, width]: [usize; 2]) -> Result<Cost, GraphErr
                 groups,
                 ..
             } => in_channels / groups * kernel[0] * kernel[1],
+            Op::DeformConv2d {
+                in_channels,
+                kernel,
+                ..
+            } => in_channels * kernel[0] * kernel[1],
+            Op::ConvTranspose2d {
+                out_channels,
+                kernel,
+                ..
+            } => out_channels * kernel[0] * kernel[1],
             Op::Linear { in_features, .. } => in_features,
             _ => 0,
         };
@@ -73,10 +87,10 @@ pub fn cost(graph: &Graph, [height, width]: [usize; 2]) -> Result<Cost, GraphErr
     Ok(Cost { total, nodes })
 }
 
-fn sizes(op: &Op) -> (u64, u64) {
+fn sizes(node: &Node) -> (u64, u64) {
     let mut params = 0;
     let mut buffers = 0;
-    for param in op.params() {
+    for param in node.params() {
         let size = param.shape.iter().product::<usize>() as u64;
         if param.kind.is_statistic() {
             buffers += size;

@@ -4,12 +4,15 @@
 //! `kernel area · out_channels / groups` (torchvision's choice, corrected for groups so that
 //! depthwise layers keep the variance). Linear: uniform in ±1/√fan-in (PyTorch and PaddleClas); so are the
 //! convolutions that make a network's outputs, as in PyTorch: their fan-out is the number of classes, and a
-//! training should begin with small logits.
-//! Biases 0; batch norm scale 1, shift 0, mean 0, variance 1.
+//! training should begin with small logits. Convolutions that neither a norm nor an activation follows (those of
+//! a feature pyramid) keep the variance: normal with 1 / fan-in (Glorot and Bengio 2010). Transposed convolutions:
+//! normal with 2 / the number of values that make an output pixel. The convolutions that place the samples of
+//! deformable ones begin at 0, so that these begin as plain ones (Dai et al. 2017). Biases 0; batch norm scale 1,
+//! shift 0, mean 0, variance 1.
 
 use rayon::prelude::*;
 
-use crate::{Graph, HostTensor, NodeId, Op, Param, ParamKind, WeightMap};
+use crate::{Graph, HostTensor, Node, NodeId, Op, Param, ParamKind, WeightMap};
 
 /// How a parameter begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,15 +42,33 @@ pub fn init_of(op: &Op, param: &Param) -> Init {
                 groups,
                 ..
             },
-        ) => {
-            let fan_out = kernel[0] * kernel[1] * out_channels / groups;
-            Init::Normal {
-                std: (2.0 / fan_out.max(1) as f64).sqrt(),
-            }
-        }
+        ) => he(kernel[0] * kernel[1] * out_channels / groups),
+        (
+            ParamKind::Weight,
+            Op::DeformConv2d {
+                out_channels,
+                kernel,
+                ..
+            },
+        ) => he(kernel[0] * kernel[1] * out_channels),
+        (
+            ParamKind::Weight,
+            Op::ConvTranspose2d {
+                in_channels,
+                kernel,
+                stride,
+                ..
+            },
+        ) => he(in_channels * kernel[0].div_ceil(stride[0]) * kernel[1].div_ceil(stride[1])),
         (ParamKind::Weight, Op::Linear { in_features, .. }) => uniform(*in_features),
         (ParamKind::NormScale | ParamKind::RunningVar, _) => Init::Constant(1.0),
         _ => Init::Constant(0.0),
+    }
+}
+
+fn he(fan: usize) -> Init {
+    Init::Normal {
+        std: (2.0 / fan.max(1) as f64).sqrt(),
     }
 }
 
@@ -64,22 +85,59 @@ fn heads(graph: &Graph) -> Vec<NodeId> {
         }
         id
     };
-    graph.outputs.iter().map(|o| source(o.node)).collect()
+    let sources = graph.outputs.iter().map(|o| source(o.node));
+    sources.map(|id| graph.owner(id)).collect()
+}
+
+/// The convolutions that make the offsets and factors of deformable ones.
+fn placing(graph: &Graph) -> Vec<NodeId> {
+    let source = |mut id: NodeId| {
+        while let Op::Slice { .. } | Op::Activation(_) = graph.nodes[id].op {
+            id = graph.nodes[id].inputs[0];
+        }
+        graph.owner(id)
+    };
+    let deformable = |node: &&Node| matches!(node.op, Op::DeformConv2d { .. });
+    let nodes = graph.nodes.iter().filter(deformable);
+    nodes
+        .flat_map(|node| node.inputs[1..].iter().map(|&id| source(id)))
+        .collect()
+}
+
+/// The convolutions with something else than a norm or an activation behind them.
+fn linear_convs(graph: &Graph) -> Vec<bool> {
+    let mut linear = vec![true; graph.nodes.len()];
+    for (id, node) in graph.nodes.iter().enumerate() {
+        if let Op::BatchNorm { .. } | Op::Activation(_) = node.op {
+            linear[node.inputs[0]] = false;
+        }
+        linear[id] &= matches!(node.op, Op::Conv2d { .. });
+    }
+    linear
 }
 
 /// Fresh weights for the whole graph. A parameter's values depend on the seed and its name only,
 /// so two networks that share layers begin them alike (heads aside).
 pub fn init_weights(graph: &Graph, seed: u64) -> WeightMap {
-    let heads = heads(graph);
+    let (heads, placing) = (heads(graph), placing(graph));
+    let linear = linear_convs(graph);
     let jobs: Vec<(String, Param, Init)> = graph
         .nodes
         .iter()
         .enumerate()
         .flat_map(|(id, node)| {
-            let head = heads.contains(&id);
-            node.op.params().into_iter().map(move |param| {
+            let (head, places) = (heads.contains(&id), placing.contains(&id));
+            let linear = linear[id];
+            node.params().into_iter().map(move |param| {
                 let init = match param.kind {
+                    ParamKind::Weight if places => Init::Constant(0.0),
                     ParamKind::Weight if head => uniform(param.shape[1..].iter().product()),
+                    ParamKind::Weight if linear => {
+                        let fan_in: usize = param.shape[1..].iter().product();
+                        Init::Normal {
+                            std: (1.0 / fan_in.max(1) as f64).sqrt(),
+                        }
+                    }
                     _ => init_of(&node.op, &param),
                 };
                 (format!("{}.{}", node.name, param.suffix), param, init)

@@ -3,6 +3,8 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::Head;
+
 /// Index of a node in [`Graph::nodes`]; inputs always have smaller indices (topological order).
 pub type NodeId = usize;
 
@@ -174,6 +176,85 @@ pub enum Op {
     },
     /// Softmax over the last axis (only in exported graphs).
     Softmax,
+    /// Deformable convolution with modulation (Zhu et al. 2019, "Deformable ConvNets v2"). Inputs: the map;
+    /// offsets with 2·kh·kw channels at the output's size, for each tap of the kernel (row by row) first down,
+    /// then right, in pixels of the input; factors with kh·kw channels, already between 0 and 1. Pixels outside
+    /// the map are 0; values between pixels are bilinear.
+    DeformConv2d {
+        /// Input channels.
+        in_channels: usize,
+        /// Output channels.
+        out_channels: usize,
+        /// Kernel height and width.
+        kernel: [usize; 2],
+        /// Stride by height and width.
+        stride: [usize; 2],
+        /// Zero padding by height and width.
+        padding: [usize; 2],
+        /// Dilation by height and width.
+        dilation: [usize; 2],
+        /// Whether it has a bias.
+        bias: bool,
+    },
+    /// Transposed convolution; weights `[in, out, kh, kw]`. Output size (size − 1)·stride − 2·padding + kernel.
+    ConvTranspose2d {
+        /// Input channels.
+        in_channels: usize,
+        /// Output channels.
+        out_channels: usize,
+        /// Kernel height and width.
+        kernel: [usize; 2],
+        /// Stride by height and width.
+        stride: [usize; 2],
+        /// Padding taken from the output's sides.
+        padding: [usize; 2],
+        /// Whether it has a bias.
+        bias: bool,
+    },
+    /// The map with two more channels: the place of each pixel from left to right, then from top to bottom,
+    /// each linear from −1 at the first pixel (Liu et al. 2018, "CoordConv"); −1 on a side of one pixel.
+    Coordinates {
+        /// Value at the last pixel: 1, in PaddleDetection −0.5.
+        last: f32,
+    },
+    /// Zeroes square blocks in training, and scales the rest so that the mean stays (Ghiasi et al. 2018,
+    /// "DropBlock"); identity else.
+    DropBlock {
+        /// Side of a block.
+        size: usize,
+        /// Share of values that stays.
+        keep: f64,
+    },
+    /// Regions of interest, given from outside like the image: K×5, the image's index in the batch, then left,
+    /// top, right and bottom in pixels of the network's input.
+    Rois,
+    /// Pools regions to a fixed size (He et al. 2017, "Mask R-CNN"): inputs are regions, then one map for each
+    /// level. Output K×C×h×w, in the order of the regions.
+    RoiAlign {
+        /// Height and width of the result.
+        size: [usize; 2],
+        /// Samples along each side of a cell; 0 = ⌈cell size⌉.
+        sampling: usize,
+        /// Pixels of the input for one of each level's map (4, 8, 16, 32), rising.
+        strides: Vec<usize>,
+        /// Whether coordinates are shifted by half a pixel, which is right (PaddleDetection: on).
+        aligned: bool,
+    },
+}
+
+/// Level of a feature pyramid that a region of `area` pixels is pooled from, from 0: the stride-16 one for 224²,
+/// one less for each halving of the side (Lin et al. 2017, "Feature Pyramid Networks", equation 1).
+pub fn pyramid_level(area: f32, strides: &[usize]) -> usize {
+    let least = level_areas(strides);
+    least.iter().filter(|&&least| area >= least).count()
+}
+
+/// Areas from which on a region is pooled from the second, third … level; without logarithms, so that every
+/// runtime decides alike.
+pub fn level_areas(strides: &[usize]) -> Vec<f32> {
+    let first = strides.first().map_or(1.0, |&s| s as f32);
+    let side = |level: usize| 224.0 / 16.0 * first * 2f32.powi(level as i32);
+    (1..strides.len()).map(|l| side(l) * side(l)).collect()
 }
 
 /// What a parameter is.
@@ -235,6 +316,34 @@ impl Op {
                 }
                 v
             }
+            Op::DeformConv2d {
+                in_channels,
+                out_channels,
+                kernel,
+                bias,
+                ..
+            } => {
+                let shape = vec![out_channels, in_channels, kernel[0], kernel[1]];
+                let mut v = vec![p("weight", shape, ParamKind::Weight)];
+                if bias {
+                    v.push(p("bias", vec![out_channels], ParamKind::Bias));
+                }
+                v
+            }
+            Op::ConvTranspose2d {
+                in_channels,
+                out_channels,
+                kernel,
+                bias,
+                ..
+            } => {
+                let shape = vec![in_channels, out_channels, kernel[0], kernel[1]];
+                let mut v = vec![p("weight", shape, ParamKind::Weight)];
+                if bias {
+                    v.push(p("bias", vec![out_channels], ParamKind::Bias));
+                }
+                v
+            }
             Op::Linear {
                 in_features,
                 out_features,
@@ -270,9 +379,20 @@ pub struct Node {
     pub op: Op,
     /// Where its inputs come from, in the operation's order.
     pub inputs: Vec<NodeId>,
+    /// An earlier node with the same operation whose parameters it uses; it then has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<NodeId>,
 }
 
 impl Node {
+    /// Parameters and buffers of its own: none where it shares those of another.
+    pub fn params(&self) -> Vec<Param> {
+        match self.shares {
+            Some(_) => Vec::new(),
+            None => self.op.params(),
+        }
+    }
+
     /// The inputs whose values it reads: all but those of which it takes only the size.
     pub fn value_inputs(&self) -> &[NodeId] {
         match self.op {
@@ -303,19 +423,38 @@ pub struct Graph {
     /// Nodes in execution order.
     pub nodes: Vec<Node>,
     /// Results; a classifier has one, `logits`, N×classes. A segmenter's `logits`, N×classes×H×W, come first,
-    /// those of its auxiliary heads follow.
+    /// those of its auxiliary heads follow. A detector's are named by its [`Head`].
     pub outputs: Vec<Output>,
+    /// How the outputs of a detector become boxes; `None` for other networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
 }
 
 impl Graph {
     /// All parameters and buffers with their full names, in graph order.
     pub fn params(&self) -> impl Iterator<Item = (String, Param)> + '_ {
         self.nodes.iter().flat_map(|node| {
-            node.op
-                .params()
+            node.params()
                 .into_iter()
                 .map(move |p| (format!("{}.{}", node.name, p.suffix), p))
         })
+    }
+
+    /// The node whose parameters a node uses: itself, or the one it shares with.
+    pub fn owner(&self, id: NodeId) -> NodeId {
+        self.nodes[id].shares.unwrap_or(id)
+    }
+
+    /// For each node whether others use the same parameters.
+    pub fn shared(&self) -> Vec<bool> {
+        let mut shared = vec![false; self.nodes.len()];
+        for (id, node) in self.nodes.iter().enumerate() {
+            if let Some(owner) = node.shares {
+                shared[owner] = true;
+                shared[id] = true;
+            }
+        }
+        shared
     }
 
     /// Weight of the loss of each output: 1 except for auxiliary heads.

@@ -20,6 +20,7 @@ mod channels;
 mod check;
 mod count;
 mod cut;
+mod detection;
 mod error;
 mod fold;
 mod init;
@@ -33,10 +34,16 @@ pub use builder::{Conv, GraphBuilder};
 pub use channels::{ChannelGroup, ChannelGroups, FixedLayers, FixedReason, channel_groups};
 pub use count::{Cost, NodeCost, cost, parameter_count};
 pub use cut::{CutPlan, CutPoint, CutStep, cut_points, nodes_to_run, plan_cuts};
+pub use detection::{
+    Head, PicoHead, Proposals, RpnLevel, Suppression, TwoStageHead, YoloHead, YoloLevel,
+};
 pub use error::GraphError;
 pub use fold::fold_batch_norm;
 pub use init::{Init, init_of, init_weights};
-pub use ir::{Act, Graph, HostTensor, Node, NodeId, Op, Output, Param, ParamKind, WeightMap};
+pub use ir::{
+    Act, Graph, HostTensor, Node, NodeId, Op, Output, Param, ParamKind, WeightMap, level_areas,
+    pyramid_level,
+};
 pub use prune::{
     Criterion, Judges, Keep, PruningPlan, Sensitivities, keep_by_ratios, keep_for_ratio,
     kept_channels, kept_count, mask, plan_for_flops, plan_for_loss, prune, prune_changes,

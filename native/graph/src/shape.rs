@@ -132,7 +132,91 @@ pub(crate) fn infer_node(node: &Node, inputs: &[Value]) -> Result<Value, String>
             }
             Ok(Value::Map { channels, hw })
         }
-        Op::Activation(_) | Op::Dropout { .. } => Ok(inputs[0]),
+        Op::Activation(_) | Op::Dropout { .. } | Op::DropBlock { .. } => Ok(inputs[0]),
+        Op::DeformConv2d {
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding,
+            dilation,
+            ..
+        } => {
+            let (channels, hw) = map(inputs[0])?;
+            let taps = kernel[0] * kernel[1];
+            for (value, wanted) in [
+                (channels, *in_channels),
+                (map(inputs[1])?.0, 2 * taps),
+                (map(inputs[2])?.0, taps),
+            ] {
+                if value != wanted {
+                    return Err(format!(
+                        "it gets {value} channels where it is built for {wanted}"
+                    ));
+                }
+            }
+            let hw = window(hw, *kernel, *stride, *padding, *dilation, false)?;
+            for &more in &inputs[1..] {
+                if map(more)?.1 != hw {
+                    return Err(mismatch(inputs));
+                }
+            }
+            Ok(Value::Map {
+                channels: *out_channels,
+                hw,
+            })
+        }
+        Op::ConvTranspose2d {
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding,
+            ..
+        } => {
+            let (channels, hw) = map(inputs[0])?;
+            if channels != *in_channels {
+                return Err(format!(
+                    "it gets {channels} channels but is built for {in_channels}"
+                ));
+            }
+            if (0..2).any(|i| kernel[i] == 0 || stride[i] == 0 || 2 * padding[i] > kernel[i]) {
+                return Err(
+                    "kernel and stride must be at least 1, padding at most half a kernel"
+                        .to_owned(),
+                );
+            }
+            let hw = hw.map(|hw| {
+                [0, 1].map(|i| (hw[i].max(1) - 1) * stride[i] + kernel[i] - 2 * padding[i])
+            });
+            Ok(Value::Map {
+                channels: *out_channels,
+                hw,
+            })
+        }
+        Op::Coordinates { .. } => {
+            let (channels, hw) = map(inputs[0])?;
+            Ok(Value::Map {
+                channels: channels + 2,
+                hw,
+            })
+        }
+        Op::Rois => Ok(Value::Vector { features: 5 }),
+        Op::RoiAlign { size, .. } => {
+            if !matches!(inputs[0], Value::Vector { features: 5 }) {
+                return Err("its first input must be regions of interest".to_owned());
+            }
+            let (channels, _) = map(inputs[1])?;
+            for &level in &inputs[2..] {
+                if map(level)?.0 != channels {
+                    return Err(mismatch(inputs));
+                }
+            }
+            Ok(Value::Map {
+                channels,
+                hw: Some(*size),
+            })
+        }
         Op::Softmax => match inputs[0] {
             Value::Vector { .. } => Ok(inputs[0]),
             Value::Map { .. } => Err("it works on vectors only".to_owned()),

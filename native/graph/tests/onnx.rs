@@ -103,6 +103,7 @@ fn fixed_sizes_and_softmax() {
         image_size: Some([32, 48]),
         batch: Some(2),
         softmax: true,
+        detections: false,
         ..Default::default()
     };
     let onnx = export(&graph, &options).unwrap().graph.unwrap();

@@ -236,6 +236,7 @@ fn a_maps_probabilities_and_ids_are_those_of_its_channels() {
     let options = OnnxOptions {
         image_size: Some([8, 8]),
         softmax: true,
+        detections: false,
         ..Default::default()
     };
     let (graph, weights) = fold_batch_norm(&segmenter(), &init_weights(&segmenter(), 1)).unwrap();

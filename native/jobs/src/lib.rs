@@ -13,8 +13,8 @@ mod spec;
 pub use error::{ErrorCode, JobError};
 pub use event::{JobEvent, Metrics};
 pub use params::{
-    AugmentParams, ClassificationParams, CommonParams, LossKind, LossTerm, LrPolicy,
-    SegmentationParams, TrainParams,
+    AugmentParams, ClassificationParams, CommonParams, DetectionParams, LossKind, LossTerm,
+    LrPolicy, SegmentationParams, TrainParams,
 };
 pub use result::{
     EvaluateResult, ExportResult, ImportResult, JobOutcome, LiteResult, MeasureSpec, MeasureTask,

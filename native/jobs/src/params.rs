@@ -29,6 +29,10 @@ pub enum TrainParams {
     Classification(ClassificationParams),
     /// One label per pixel.
     Segmentation(SegmentationParams),
+    /// Boxes.
+    Detection(DetectionParams),
+    /// Boxes and masks.
+    InstanceSegmentation(DetectionParams),
 }
 
 impl TrainParams {
@@ -37,6 +41,8 @@ impl TrainParams {
         match self {
             Self::Classification(_) => TaskType::Classification,
             Self::Segmentation(_) => TaskType::Segmentation,
+            Self::Detection(_) => TaskType::Detection,
+            Self::InstanceSegmentation(_) => TaskType::InstanceSegmentation,
         }
     }
 }
@@ -48,6 +54,7 @@ impl Deref for TrainParams {
         match self {
             Self::Classification(p) => &p.common,
             Self::Segmentation(p) => &p.common,
+            Self::Detection(p) | Self::InstanceSegmentation(p) => &p.common,
         }
     }
 }
@@ -57,6 +64,7 @@ impl DerefMut for TrainParams {
         match self {
             Self::Classification(p) => &mut p.common,
             Self::Segmentation(p) => &mut p.common,
+            Self::Detection(p) | Self::InstanceSegmentation(p) => &mut p.common,
         }
     }
 }
@@ -157,6 +165,33 @@ pub struct SegmentationParams {
     pub scale_aspect: bool,
     pub min_ratio: f32,
     pub aspect_ratio: f32,
+}
+
+/// Training parameters of a detector, with masks or without.
+#[derive(Debug, Clone, Serialize, Deserialize, TS)]
+#[allow(missing_docs)] // the names are the contract's
+pub struct DetectionParams {
+    /// `image_shape`: side of the square input (one-stage detectors), short side and cap of the long side (two-stage ones).
+    #[serde(flatten)]
+    pub common: CommonParams,
+    #[serde(flatten)]
+    pub augment: AugmentParams,
+    pub backbone: Option<String>,
+    /// Two-stage detectors: a feature pyramid.
+    pub with_fpn: bool,
+    pub use_mixup: bool,
+    pub mixup_alpha: f32,
+    pub mixup_beta: f32,
+    pub expand_image: bool,
+    pub expand_prob: f32,
+    pub crop_image: bool,
+    /// Another square input size for each batch, one of `random_shape_sizes`.
+    pub random_shape: bool,
+    pub random_shape_sizes: Vec<u32>,
+    pub image_mean: [f32; 3],
+    pub image_std: [f32; 3],
+    /// Decay of an exponential moving average of the weights, which is what is evaluated and saved; 0 = none.
+    pub ema_decay: f64,
 }
 
 /// One of the losses of a segmenter.

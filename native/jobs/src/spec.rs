@@ -142,6 +142,14 @@ pub struct EvaluateSpec {
     pub source: ModelSource,
     /// k of top-k accuracy, before capping at the number of classes.
     pub topk: u32,
+    /// Detectors: less sure boxes count in average precision alone, 0–1; absent: 0.5.
+    #[serde(default)]
+    #[ts(optional)]
+    pub score_thresh: Option<f64>,
+    /// Detectors: overlap from which a box or mask is right, 0–1; absent: 0.5 of boxes, 0.3 of masks.
+    #[serde(default)]
+    #[ts(optional)]
+    pub overlap_thresh: Option<f64>,
 }
 
 /// An image to predict.
@@ -154,7 +162,7 @@ pub enum PredictImage {
         path: String,
         /// File name of the picture, `.png`.
         output: String,
-        /// Its true label map (segmentation), drawn beside the prediction.
+        /// Its annotation in the dataset (label map, VOC file, instances), drawn beside the prediction.
         #[serde(default)]
         #[ts(optional)]
         truth: Option<String>,

@@ -29,6 +29,7 @@ fn generated_typescript_is_current() {
         LossKind,
         LossTerm,
         SegmentationParams,
+        DetectionParams,
         TrainParams,
         PruneTarget,
         PruneSpec,

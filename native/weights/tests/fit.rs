@@ -44,6 +44,7 @@ fn graph(classes: usize) -> Graph {
             name: name.into(),
             op,
             inputs: if i == 0 { vec![] } else { vec![i - 1] },
+            shares: None,
         })
         .collect();
     Graph {
@@ -54,6 +55,7 @@ fn graph(classes: usize) -> Graph {
             node: 6,
             auxiliary: None,
         }],
+        head: None,
     }
 }
 

@@ -16,14 +16,14 @@ pub(crate) fn build(name: &str, width: usize, origin: Origin, classes: usize) ->
     net.finish(logits)
 }
 
-/// The four branches after the last stage, from high resolution (1/4) to low, `width` channels and more.
+/// The four branches after the last stage, from high resolution (1/4) to low, `width` channels and more. In
+/// detectors they are enlarged to the nearest pixel, as in classifiers.
 pub(crate) fn features(
     net: &mut Net,
     image: NodeId,
     width: usize,
     library: Library,
 ) -> Vec<NodeId> {
-    let seg = library == Library::Seg;
     let names = Names::new("conv1", "bn1", "conv_layer1_1");
     let x = halved(net, image, &names, 64, library);
     let x = net.b.act(x, Act::Relu);
@@ -32,16 +32,18 @@ pub(crate) fn features(
     let mut x = net.b.act(x, Act::Relu);
     for index in 0..4 {
         let ours = format!("layer1.{index}");
-        let paddle = if seg {
-            format!("la1.bb_layer2_{}", index + 1)
-        } else {
-            ours.clone()
+        let paddle = match library {
+            Library::Clas => ours.clone(),
+            Library::Seg => format!("la1.bb_layer2_{}", index + 1),
+            Library::Det => format!("la1.block_layer2_{}", index + 1),
         };
         x = bottleneck(net, x, &ours, &paddle, 64);
     }
 
     let transition = |stage: usize, branch: usize| match (library, stage) {
-        (Library::Seg, _) => format!("tr{stage}.transition_tr{stage}_layer_{branch}"),
+        (Library::Seg | Library::Det, _) => {
+            format!("tr{stage}.transition_tr{stage}_layer_{branch}")
+        }
         (Library::Clas, 1) => format!("conv_tr1_{branch}"),
         (Library::Clas, _) => format!("conv_tr{stage}"),
     };
@@ -73,7 +75,7 @@ pub(crate) fn features(
 /// A 3×3 convolution of stride 2 with its batch norm. PaddleSeg pads it with `'same'`.
 fn halved(net: &mut Net, x: NodeId, names: &Names, out: usize, library: Library) -> NodeId {
     let (x, padding) = match library {
-        Library::Clas => (x, 1),
+        Library::Clas | Library::Det => (x, 1),
         Library::Seg => net.same_pad(x, 3, 2),
     };
     net.unit(x, names, Conv::new(out, 3).stride(2).padding(padding))
@@ -146,13 +148,13 @@ impl Module {
         format!("stage{}.{}", self.stage, self.number)
     }
 
-    /// PaddleSeg's names repeat where they are.
+    /// PaddleSeg's and PaddleDetection's names repeat where they are.
     fn paddle(&self) -> (String, String) {
         let (stage, number) = (self.stage, self.number);
         let tag = format!("st{stage}_{}", number + 1);
         let prefix = match self.library {
             Library::Clas => format!("st{stage}.stage_func_list.{number}"),
-            Library::Seg => format!("st{stage}.stage_{tag}"),
+            Library::Seg | Library::Det => format!("st{stage}.stage_{tag}"),
         };
         (prefix, tag)
     }
@@ -161,7 +163,7 @@ impl Module {
         let (prefix, tag) = self.paddle();
         match self.library {
             Library::Clas => format!("{prefix}.basic_block_list.{branch}.{block}"),
-            Library::Seg => {
+            Library::Seg | Library::Det => {
                 let (branch, block) = (branch + 1, block + 1);
                 format!("{prefix}.branches_func.bb_{tag}_branch_layer_{branch}_{block}")
             }
@@ -174,7 +176,7 @@ impl Module {
         let (prefix, tag) = self.paddle();
         match self.library {
             Library::Clas => format!("{prefix}.fuse_func.residual_func_list.{number}"),
-            Library::Seg => {
+            Library::Seg | Library::Det => {
                 let step = step.map_or(String::new(), |step| format!("_{}", step + 1));
                 let (to, from) = (to + 1, from + 1);
                 format!("{prefix}.fuse_func.residual_{tag}_layer_{to}_{from}{step}")

@@ -13,6 +13,7 @@
 mod alexnet;
 mod darknet;
 mod densenet;
+mod detect;
 mod hrnet;
 mod mobilenet_v1;
 mod mobilenet_v2;
@@ -26,6 +27,9 @@ mod size;
 mod xception;
 mod xception_deeplab;
 
+pub use detect::{
+    MASK_DETECTOR, canonical_detector, detector_backbones, detector_names, detector_of,
+};
 pub use segment::{
     backbone_names, canonical_backbone, canonical_segmenter, segmenter, segmenter_backbones,
     segmenter_names, segmenter_of,
@@ -35,7 +39,7 @@ pub use size::{InputSize, input_size};
 use oarlock_graph::{Act, Graph, GraphError};
 
 /// What a family's builder returns.
-type Built = Result<(Graph, Vec<PaddleWeight>), GraphError>;
+type Built<E = GraphError> = Result<(Graph, Vec<PaddleWeight>), E>;
 
 /// Whose version of a network to build. They differ for ResNet18 and 34, MobileNetV2 and V3, HRNet and the
 /// segmenters; the file that describes the family says how. All parameters that both have carry the same names.
@@ -84,6 +88,20 @@ pub enum ZooError {
     #[error("`{name}` has no backbone `{backbone}`; known are {}", segmenter_backbones(name).join(", "))]
     UnknownBackbone {
         /// The segmenter.
+        name: String,
+        /// What was asked for.
+        backbone: String,
+    },
+    /// No such detector.
+    #[error("there is no detection model `{name}`; known are {}", detector_names().join(", "))]
+    UnknownDetector {
+        /// What was asked for.
+        name: String,
+    },
+    /// No such backbone.
+    #[error("`{name}` has no backbone `{backbone}`; known are {}", detector_backbones(name).join(", "))]
+    UnknownDetectorBackbone {
+        /// The detector.
         name: String,
         /// What was asked for.
         backbone: String,

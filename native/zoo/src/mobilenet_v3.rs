@@ -7,7 +7,7 @@
 
 use oarlock_graph::{Act, Conv, NodeId};
 
-use crate::net::{Names, Net, PLAIN, make_divisible};
+use crate::net::{Library, Names, Net, PLAIN, make_divisible};
 use crate::{Built, Origin};
 
 /// Kernel, expanded channels, output channels, squeeze-and-excitation, hard swish, stride.
@@ -47,7 +47,7 @@ const SMALL: [Row; 11] = [
 
 pub(crate) fn build(name: &str, large: bool, origin: Origin, classes: usize) -> Built {
     let (mut net, image) = Net::new(name, origin, PLAIN);
-    let blocks = features(&mut net, image, large, 32);
+    let blocks = features(&mut net, image, Variant::of(large), 32);
     let mut x = blocks[blocks.len() - 1];
     let last = format!("features.{}", blocks.len() + 1);
     let squeezed = if large { 960 } else { 576 };
@@ -68,36 +68,71 @@ pub(crate) fn build(name: &str, large: bool, origin: Origin, classes: usize) -> 
     net.finish(logits)
 }
 
+/// Which of the networks it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Variant {
+    pub large: bool,
+    /// Factor of all numbers of channels.
+    pub scale: f64,
+    pub library: Library,
+}
+
+impl Variant {
+    /// The full width, with PaddleClas's names.
+    pub fn of(large: bool) -> Self {
+        Self {
+            large,
+            scale: 1.0,
+            library: Library::Clas,
+        }
+    }
+}
+
 /// What the blocks make: 15 of the large network, 11 of the small one. From where the map would become
 /// smaller than 1/`output_stride` of the image, blocks are dilated instead.
 pub(crate) fn features(
     net: &mut Net,
     image: NodeId,
-    large: bool,
+    variant: Variant,
     output_stride: usize,
 ) -> Vec<NodeId> {
-    let rows: &[Row] = if large { &LARGE } else { &SMALL };
+    let rows: &[Row] = if variant.large { &LARGE } else { &SMALL };
     net.eps = match net.origin {
         Origin::Torch => 1e-3,
         Origin::Paddle => 1e-5,
     };
-    let names = Names::sequence("features.0", 0, "conv");
-    let mut x = net.unit_act(image, &names, Conv::new(16, 3).stride(2), Act::HardSwish);
+    let scaled = |channels: usize| make_divisible(channels as f64 * variant.scale);
+    let det = variant.library == Library::Det;
+    let names = Names::sequence("features.0", 0, if det { "conv1" } else { "conv" });
+    let conv = Conv::new(scaled(16), 3).stride(2);
+    let mut x = net.unit_act(image, &names, conv, Act::HardSwish);
     let (mut reached, mut dilation) = (2, 1);
     let mut blocks = Vec::new();
     for (index, row) in rows.iter().enumerate() {
         let mut row = *row;
+        (row.1, row.2) = (scaled(row.1), scaled(row.2));
         if reached * row.5 > output_stride {
             dilation *= std::mem::replace(&mut row.5, 1);
         }
         reached *= row.5;
-        x = block(net, x, index, row, dilation);
+        let paddle = if det {
+            format!("conv{}", index + 2)
+        } else {
+            format!("blocks.{index}")
+        };
+        x = block(net, x, (index, &paddle), row, dilation);
         blocks.push(x);
     }
     blocks
 }
 
-fn block(net: &mut Net, input: NodeId, index: usize, row: Row, dilation: usize) -> NodeId {
+fn block(
+    net: &mut Net,
+    input: NodeId,
+    (index, paddle): (usize, &str),
+    row: Row,
+    dilation: usize,
+) -> NodeId {
     let (kernel, expanded, out, squeeze, hard_swish, stride) = row;
     let torch = net.origin == Origin::Torch;
     let act = if hard_swish {
@@ -105,7 +140,6 @@ fn block(net: &mut Net, input: NodeId, index: usize, row: Row, dilation: usize) 
     } else {
         Act::Relu
     };
-    let paddle = format!("blocks.{index}");
     let in_channels = net.b.channels(input);
     let expands = expanded != in_channels || !torch;
     // torchvision numbers what is there; a block without expansion begins at 0 with its depthwise

@@ -22,14 +22,21 @@ pub(crate) const UNDERSCORED: Suffixes = Suffixes {
     conv: "_conv",
     norm: "_batch_norm",
 };
+/// PaddleDetection's.
+pub(crate) const NORMED: Suffixes = Suffixes {
+    conv: "conv",
+    norm: "norm",
+};
 
-/// Whose version of a family that both have a Paddle origin is: they differ in names and padding.
+/// Whose version of a family that all have a Paddle origin is: they differ in names and padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Library {
     /// PaddleClas, whose networks classify.
     Clas,
     /// PaddleSeg, for which they are backbones.
     Seg,
+    /// PaddleDetection, for which they are backbones too.
+    Det,
 }
 
 /// Names of a convolution and its batch norm here, and of the pair in PaddleClas.
@@ -72,8 +79,10 @@ pub(crate) struct Net {
     pub origin: Origin,
     pub eps: f64,
     pub suffixes: Suffixes,
-    /// Before all names, here and in Paddle: empty, or with a dot at its end.
+    /// Before all names here: empty, or with a dot at its end.
     prefix: String,
+    /// The same in Paddle.
+    paddle_prefix: String,
     weights: Vec<PaddleWeight>,
 }
 
@@ -99,6 +108,7 @@ impl Net {
                 eps: 1e-5,
                 suffixes,
                 prefix: String::new(),
+                paddle_prefix: String::new(),
                 weights: Vec::new(),
             },
             image,
@@ -107,18 +117,30 @@ impl Net {
 
     /// What `build` makes, with `prefix.` before its names; suffixes and epsilon that it sets end with it.
     pub fn within<T>(&mut self, prefix: &str, build: impl FnOnce(&mut Self) -> T) -> T {
+        self.within_both(prefix, prefix, build)
+    }
+
+    /// The same with another prefix before the names in Paddle.
+    pub fn within_both<T>(
+        &mut self,
+        prefix: &str,
+        paddle: &str,
+        build: impl FnOnce(&mut Self) -> T,
+    ) -> T {
         let (suffixes, eps) = (self.suffixes, self.eps);
-        let outer = self.prefix.clone();
-        self.prefix = format!("{outer}{prefix}.");
+        let outer = (self.prefix.clone(), self.paddle_prefix.clone());
+        self.prefix = format!("{}{prefix}.", outer.0);
+        self.paddle_prefix = format!("{}{paddle}.", outer.1);
         let built = build(self);
-        (self.prefix, self.suffixes, self.eps) = (outer, suffixes, eps);
+        (self.prefix, self.paddle_prefix) = outer;
+        (self.suffixes, self.eps) = (suffixes, eps);
         built
     }
 
     fn note(&mut self, name: String, paddle_name: String, transposed: bool, scale: f32) {
         self.weights.push(PaddleWeight {
             name: format!("{}{name}", self.prefix),
-            paddle_name: format!("{}{paddle_name}", self.prefix),
+            paddle_name: format!("{}{paddle_name}", self.paddle_prefix),
             transposed,
             scale,
         });
@@ -137,6 +159,77 @@ impl Net {
             self.note(format!("{name}.bias"), format!("{paddle}.bias"), false, 1.0);
         }
         node
+    }
+
+    /// Deformable convolution with modulation and batch norm; offsets and factors come from a convolution of the
+    /// same kernel, called as it with `_offset` behind.
+    pub fn deformable_unit(
+        &mut self,
+        x: NodeId,
+        names: &Names,
+        out: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> NodeId {
+        let (ours, taps) = (&names.conv, kernel * kernel);
+        let paddle = format!("{}.{}", names.paddle, self.suffixes.conv);
+        let offsets = Conv::new(3 * taps, kernel).stride(stride).bias();
+        let moves = self.conv(
+            x,
+            &format!("{ours}_offset"),
+            &format!("{paddle}_offset"),
+            offsets,
+        );
+        let offsets = self.b.slice(moves, 0, 2 * taps);
+        let factors = self.b.slice(moves, 2 * taps, taps);
+        let factors = self.b.act(factors, Act::Sigmoid);
+        let op = Op::DeformConv2d {
+            in_channels: self.b.channels(x),
+            out_channels: out,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [kernel / 2; 2],
+            dilation: [1; 2],
+            bias: false,
+        };
+        self.note(
+            format!("{ours}.weight"),
+            format!("{paddle}.weight"),
+            false,
+            1.0,
+        );
+        let name = format!("{}{ours}", self.prefix);
+        let x = self.b.op(name, op, &[x, offsets, factors]);
+        let paddle = format!("{}.{}", names.paddle, self.suffixes.norm);
+        self.norm(x, &names.norm, &paddle)
+    }
+
+    /// Transposed convolution with bias that enlarges `kernel` times.
+    pub fn enlarge(
+        &mut self,
+        x: NodeId,
+        name: &str,
+        paddle: &str,
+        out: usize,
+        kernel: usize,
+    ) -> NodeId {
+        for suffix in ["weight", "bias"] {
+            self.note(
+                format!("{name}.{suffix}"),
+                format!("{paddle}.{suffix}"),
+                false,
+                1.0,
+            );
+        }
+        let op = Op::ConvTranspose2d {
+            in_channels: self.b.channels(x),
+            out_channels: out,
+            kernel: [kernel; 2],
+            stride: [kernel; 2],
+            padding: [0; 2],
+            bias: true,
+        };
+        self.b.op(format!("{}{name}", self.prefix), op, &[x])
     }
 
     /// Batch norm alone. Momentum is 0.1 everywhere (PaddleX's), also where torchvision has 0.01:
@@ -236,6 +329,11 @@ impl Net {
     pub fn pool_flat(&mut self, x: NodeId) -> NodeId {
         let x = self.b.plain(Op::GlobalAvgPool, &[x]);
         self.b.flatten(x)
+    }
+
+    /// The graph of a detector, which has declared its outputs and its head.
+    pub fn finish_detector(self) -> Result<(Graph, Vec<PaddleWeight>), GraphError> {
+        Ok((self.b.finish()?, self.weights))
     }
 
     /// Declares `logits` and hands out the graph.

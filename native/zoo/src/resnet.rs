@@ -3,7 +3,7 @@
 //! stem, 2×2 average pooling before the shortcut's convolution).
 //!
 //! Names: torchvision; the `vd` networks use those of timm's `resnet*d`, the same network.
-//! As a backbone of PaddleSeg it is the same network with dilated stages.
+//! As a backbone of PaddleSeg it is the same network with dilated stages; of PaddleDetection, the very same.
 //! PaddleClas puts a convolution into the very first shortcut of the 18- and 34-layer networks too;
 //! torchvision and timm do not.
 
@@ -29,63 +29,105 @@ pub(crate) fn features(
     dilations: [usize; 4],
     library: Library,
 ) -> [NodeId; 4] {
-    let (blocks, bottleneck) = match depth {
-        18 => ([2, 2, 2, 2], false),
-        34 => ([3, 4, 6, 3], false),
-        50 => ([3, 4, 6, 3], true),
-        101 => ([3, 4, 23, 3], true),
-        152 => ([3, 8, 36, 3], true),
-        _ => ([3, 12, 48, 3], true), // 200
+    let trunk = Trunk {
+        depth,
+        vd,
+        dilations,
+        library,
     };
-    let mut x = stem(net, image, vd, library);
-    x = net.b.max_pool(x, 3, 2, 1);
-    let mut stages = [x; 4];
-    let mut paddle_block = 0;
-    for (stage, &count) in blocks.iter().enumerate() {
-        for index in 0..count {
+    let mut x = trunk.stem(net, image);
+    [0, 1, 2, 3].map(|stage| {
+        x = trunk.stage(net, x, stage);
+        x
+    })
+}
+
+/// Everything before the classifier, piece by piece.
+pub(crate) struct Trunk {
+    pub depth: u32,
+    pub vd: bool,
+    pub dilations: [usize; 4],
+    pub library: Library,
+}
+
+impl Trunk {
+    /// Blocks of each stage, and whether they are bottlenecks.
+    fn blocks(&self) -> ([usize; 4], bool) {
+        match self.depth {
+            18 => ([2, 2, 2, 2], false),
+            34 => ([3, 4, 6, 3], false),
+            50 => ([3, 4, 6, 3], true),
+            101 => ([3, 4, 23, 3], true),
+            152 => ([3, 8, 36, 3], true),
+            _ => ([3, 12, 48, 3], true), // 200
+        }
+    }
+
+    /// Convolutions and pooling before the first stage.
+    pub fn stem(&self, net: &mut Net, image: NodeId) -> NodeId {
+        let paddle = |i: usize| match self.library {
+            Library::Clas => format!("stem.{i}"),
+            Library::Seg => format!("conv1_{}", i + 1),
+            Library::Det if self.vd => format!("conv1.conv1_{}", i + 1),
+            Library::Det => "conv1.conv1".to_owned(),
+        };
+        let x = if self.vd {
+            let names = Names::sequence("conv1", 0, paddle(0));
+            let x = net.unit_act(image, &names, Conv::new(32, 3).stride(2), Act::Relu);
+            let names = Names::sequence("conv1", 3, paddle(1));
+            let x = net.unit_act(x, &names, Conv::new(32, 3), Act::Relu);
+            let names = Names::new("conv1.6", "bn1", paddle(2));
+            net.unit_act(x, &names, Conv::new(64, 3), Act::Relu)
+        } else {
+            let names = Names::new("conv1", "bn1", paddle(0));
+            net.unit_act(image, &names, Conv::new(64, 7).stride(2), Act::Relu)
+        };
+        net.b.max_pool(x, 3, 2, 1)
+    }
+
+    /// Stage 0, 1, 2 or 3.
+    pub fn stage(&self, net: &mut Net, x: NodeId, stage: usize) -> NodeId {
+        self.stage_of(net, x, stage, false)
+    }
+
+    /// The same; with deformable 3×3 convolutions in its bottlenecks where that is asked for.
+    pub fn stage_of(&self, net: &mut Net, mut x: NodeId, stage: usize, deformable: bool) -> NodeId {
+        let (blocks, bottleneck) = self.blocks();
+        let before: usize = blocks[..stage].iter().sum();
+        for index in 0..blocks[stage] {
             let block = Block {
                 name: format!("layer{}.{index}", stage + 1),
-                paddle: match library {
-                    Library::Clas => format!("blocks.{paddle_block}"),
+                paddle: match self.library {
+                    Library::Clas => format!("blocks.{}", before + index),
                     Library::Seg => format!("bb_{stage}_{index}"),
+                    Library::Det => paddle_detection_block(stage, index, blocks[stage]),
                 },
                 filters: 64 << stage,
-                stride: if index == 0 && stage > 0 && dilations[stage] == 1 {
+                stride: if index == 0 && stage > 0 && self.dilations[stage] == 1 {
                     2
                 } else {
                     1
                 },
-                dilation: dilations[stage],
+                dilation: self.dilations[stage],
                 first: index == 0,
-                vd,
+                vd: self.vd,
+                library: self.library,
+                deformable,
             };
             x = block.build(net, x, bottleneck);
-            paddle_block += 1;
         }
-        stages[stage] = x;
+        x
     }
-    stages
 }
 
-fn stem(net: &mut Net, image: NodeId, vd: bool, library: Library) -> NodeId {
-    let paddle = |i: usize| match library {
-        Library::Clas => format!("stem.{i}"),
-        Library::Seg => format!("conv1_{}", i + 1),
-    };
-    if !vd {
-        let names = Names::new("conv1", "bn1", paddle(0));
-        return net.unit_act(image, &names, Conv::new(64, 7).stride(2), Act::Relu);
+/// PaddleDetection's name of a block: by letters, or by numbers in a long fourth stage.
+fn paddle_detection_block(stage: usize, index: usize, blocks: usize) -> String {
+    let prefix = format!("res{0}.res{0}", stage + 2);
+    match index {
+        0 => format!("{prefix}a"),
+        _ if blocks > 10 && stage == 2 => format!("{prefix}b{index}"),
+        _ => format!("{prefix}{}", char::from(b'a' + index as u8)),
     }
-    let names = Names::sequence("conv1", 0, paddle(0));
-    let x = net.unit_act(image, &names, Conv::new(32, 3).stride(2), Act::Relu);
-    let x = net.unit_act(
-        x,
-        &Names::sequence("conv1", 3, paddle(1)),
-        Conv::new(32, 3),
-        Act::Relu,
-    );
-    let names = Names::new("conv1.6", "bn1", paddle(2));
-    net.unit_act(x, &names, Conv::new(64, 3), Act::Relu)
 }
 
 struct Block {
@@ -96,6 +138,8 @@ struct Block {
     dilation: usize,
     first: bool,
     vd: bool,
+    library: Library,
+    deformable: bool,
 }
 
 impl Block {
@@ -119,9 +163,13 @@ impl Block {
             let names = Names::new(
                 format!("{}.conv{}", self.name, i + 1),
                 format!("{}.bn{}", self.name, i + 1),
-                format!("{}.conv{i}", self.paddle),
+                format!("{}.{}", self.paddle, self.paddle_conv(i)),
             );
-            x = net.unit(x, &names, conv);
+            x = if self.deformable && bottleneck && i == 1 {
+                net.deformable_unit(x, &names, f, 3, s)
+            } else {
+                net.unit(x, &names, conv)
+            };
             if i + 1 < convs.len() {
                 x = net.b.act(x, Act::Relu);
             }
@@ -136,9 +184,19 @@ impl Block {
         net.b.act(x, Act::Relu)
     }
 
+    fn paddle_conv(&self, index: usize) -> String {
+        match self.library {
+            Library::Clas | Library::Seg => format!("conv{index}"),
+            Library::Det => format!("branch2{}", char::from(b'a' + index as u8)),
+        }
+    }
+
     fn shortcut(&self, net: &mut Net, mut x: NodeId, out: usize) -> NodeId {
         let prefix = format!("{}.downsample", self.name);
-        let paddle = format!("{}.short", self.paddle);
+        let mut paddle = format!("{}.short", self.paddle);
+        if self.library == Library::Det && self.vd && self.stride != 1 {
+            paddle += ".conv"; // the pooling is a layer of its own
+        }
         if self.vd {
             if self.stride != 1 {
                 x = net.b.avg_pool(x, 2, 2, true);

@@ -5,19 +5,22 @@
 
 mod parts;
 mod segmentation;
+mod truth;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use oarlock_imaging::{BBox, Object, mask_outlines};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
 use crate::{DataError, DetectSample, decode_text};
 
-pub(crate) use parts::{PARTS, WHOLE, merged, write_parts};
+pub use parts::PARTS;
+pub(crate) use parts::{WHOLE, merged, write_parts};
 pub use segmentation::Segmentation;
+pub use truth::CocoTruth;
 
 /// Largest annotation file.
 const MAX_BYTES: u64 = 4 << 30;
@@ -28,7 +31,8 @@ const KEPT: usize = 100;
 pub const PICTURES: &str = "JPEGImages";
 
 /// An id as written: mostly a number, of some tools a text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(untagged)]
 pub enum Id {
     /// A whole number.
     Number(i64),
@@ -75,7 +79,7 @@ impl<'de> Deserialize<'de> for Id {
 }
 
 /// An entry of `images`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CocoImage {
     /// Id.
     pub id: Id,
@@ -95,7 +99,7 @@ impl CocoImage {
 }
 
 /// An entry of `categories`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CocoCategory {
     /// Id.
     pub id: Id,
@@ -104,7 +108,7 @@ pub struct CocoCategory {
 }
 
 /// An entry of `annotations`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CocoAnnotation {
     /// Id, if it has one.
     pub id: Option<Id>,
@@ -117,11 +121,18 @@ pub struct CocoAnnotation {
     /// Pixels.
     pub area: Option<f64>,
     /// Outline or mask.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Segmentation::is_none")]
     pub segmentation: Segmentation,
-    /// A group of things that are not told apart; not used.
-    #[serde(default, deserialize_with = "flag")]
+    /// A group of things that are not told apart; not trained with.
+    #[serde(default, deserialize_with = "flag", serialize_with = "number")]
     pub iscrowd: bool,
+    /// Not counted in VOC's average precision.
+    #[serde(default, deserialize_with = "flag", serialize_with = "number")]
+    pub difficult: bool,
+}
+
+fn number<S: Serializer>(flag: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(u8::from(*flag))
 }
 
 fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -159,6 +170,8 @@ pub struct Coco {
     /// Usable annotations in order of the file, without crowds; each with the place of its picture in
     /// `images` and of its class in `categories`.
     pub annotations: Vec<(usize, usize, CocoAnnotation)>,
+    /// Crowds with a region, likewise.
+    pub crowds: Vec<(usize, usize, CocoAnnotation)>,
     /// What is wrong, the first hundred.
     pub faults: Vec<CocoFault>,
     /// How many faults there are.
@@ -317,6 +330,14 @@ impl Coco {
             };
             if read.iscrowd {
                 crowds += 1;
+                let places = (images.get(&read.image_id), classes.get(&read.category_id));
+                if let (Some(&image), Some(&class)) = places {
+                    let picture = &self.images[image];
+                    // What is wrong with a crowd is no fault: it is not trained with.
+                    if usable(&mut read, (picture.width, picture.height)).is_ok() {
+                        self.crowds.push((image, class, read));
+                    }
+                }
                 continue;
             }
             let Some(&image) = images.get(&read.image_id) else {
@@ -363,6 +384,38 @@ impl Coco {
     /// Class names in the order of their training ids.
     pub fn labels(&self) -> Vec<String> {
         self.categories.iter().map(|c| c.name.clone()).collect()
+    }
+
+    /// Gives the categories the order of `labels`, so that the same class has the same id. Errors: the name of a
+    /// category that is not among them. Classes that the file does not have get one without annotations.
+    pub fn order_categories(&mut self, labels: &[String]) -> Result<(), String> {
+        let place = |name: &String| labels.iter().position(|l| l == name);
+        let places: Vec<usize> = self
+            .categories
+            .iter()
+            .map(|c| place(&c.name).ok_or_else(|| c.name.clone()))
+            .collect::<Result<_, _>>()?;
+        let own = std::mem::take(&mut self.categories);
+        let known = |i: usize| {
+            places
+                .iter()
+                .position(|p| *p == i)
+                .map(|at| own[at].clone())
+        };
+        self.categories = labels
+            .iter()
+            .enumerate()
+            .map(|(i, name)| {
+                known(i).unwrap_or_else(|| CocoCategory {
+                    id: Id::Text(name.clone()),
+                    name: name.clone(),
+                })
+            })
+            .collect();
+        for (_, class, _) in self.annotations.iter_mut().chain(&mut self.crowds) {
+            *class = places[*class];
+        }
+        Ok(())
     }
 
     /// Annotations of every picture, in order of `images`: places in `annotations`.
@@ -458,17 +511,23 @@ fn usable(
     }
 }
 
-/// The pictures of one part (`train.json` …) of an imported and split set, and the class names in order
-/// of their ids. Errors: the file cannot be read, or an entry of it is faulty.
-pub fn read_part(
-    root: &Path,
-    part: &str,
-    masks: bool,
-) -> Result<(Vec<String>, Vec<DetectSample>), DataError> {
+/// One part (`train.json` …) of an imported and split set. Errors: the file cannot be read, or an entry of it
+/// is faulty.
+pub fn read_whole_part(root: &Path, part: &str) -> Result<Coco, DataError> {
     let invalid = |reason: String| DataError::Invalid(format!("{part}: {reason}"));
     let coco = Coco::read(&root.join(part)).map_err(invalid)?;
     if let Some(CocoFault { entry, reason }) = coco.faults.first() {
         return Err(invalid(format!("{entry}: {reason}")));
     }
+    Ok(coco)
+}
+
+/// The pictures of a part, and the class names in order of their ids. Errors as [`read_whole_part`].
+pub fn read_part(
+    root: &Path,
+    part: &str,
+    masks: bool,
+) -> Result<(Vec<String>, Vec<DetectSample>), DataError> {
+    let coco = read_whole_part(root, part)?;
     Ok((coco.labels(), coco.samples(root, masks)))
 }

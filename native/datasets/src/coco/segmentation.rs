@@ -2,7 +2,8 @@
 
 use oarlock_imaging::{Polygon, Rle, polygon_area};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What a thing covers.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -101,7 +102,52 @@ impl<'de> Deserialize<'de> for Segmentation {
     }
 }
 
+/// The number as the file has it: what is filled turns on fifths of a pixel, which floats miss.
+fn written(v: f32) -> f64 {
+    if v.fract() == 0.0 {
+        return f64::from(v);
+    }
+    v.to_string().parse().unwrap_or_else(|_| f64::from(v))
+}
+
+impl Serialize for Segmentation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_none(),
+            Self::Polygons(polygons) => {
+                let flat = |p: &Polygon| p.iter().flatten().copied().collect::<Vec<f32>>();
+                serializer.collect_seq(polygons.iter().map(flat))
+            }
+            Self::Rle(rle) => {
+                let mut map = serializer.serialize_map(Some(2))?;
+                map.serialize_entry("size", &[rle.height(), rle.width()])?;
+                map.serialize_entry("counts", &rle.compressed())?;
+                map.end()
+            }
+        }
+    }
+}
+
 impl Segmentation {
+    /// Whether nothing is said.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The mask in a picture of this width and height; `None` without outline or mask, and where it fits no picture
+    /// of that size. Outlines are filled as MSCOCO's evaluation does.
+    pub fn mask(&self, (width, height): (u32, u32)) -> Option<Rle> {
+        match self {
+            Self::None => None,
+            Self::Rle(rle) => ((rle.width(), rle.height()) == (width, height)).then(|| rle.clone()),
+            Self::Polygons(polygons) => {
+                let flat = |p: &Polygon| p.iter().flatten().map(|v| written(*v)).collect();
+                let flat: Vec<Vec<f64>> = polygons.iter().map(flat).collect();
+                Rle::from_polygons(width, height, &flat).ok()
+            }
+        }
+    }
+
     /// Whether it fits a picture of this width and height; otherwise why not.
     pub(super) fn check(&self, (width, height): (f32, f32)) -> Result<(), String> {
         match self {

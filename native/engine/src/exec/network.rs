@@ -6,6 +6,7 @@ use oarlock_graph::{Graph, HostTensor, NodeId, Op, ParamKind, WeightMap};
 use oarlock_jobs::ErrorCode;
 use tch::{Device, Kind, Tensor};
 
+use super::flat;
 use super::ops;
 use super::plan::{self, Fusion, Kernel, Step};
 use crate::runtime::Placement;
@@ -56,6 +57,7 @@ pub struct Network {
     /// Weights in the convolution kernels' own order, by node; inference only.
     pub(super) packed: RefCell<Vec<Option<Tensor>>>,
     pub(super) seed: Cell<u64>,
+    pub(super) frozen_norms: Cell<bool>,
 }
 
 impl Network {
@@ -77,7 +79,7 @@ impl Network {
         let mut offsets = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
             offsets.push(parameters.len());
-            for param in node.op.params() {
+            for param in node.params() {
                 let name = format!("{}.{}", node.name, param.suffix);
                 let host = weights.get(&name).ok_or_else(|| {
                     EngineError::new(
@@ -101,6 +103,7 @@ impl Network {
             steps,
             packed,
             seed: Cell::new(0),
+            frozen_norms: Cell::new(false),
         })
     }
 
@@ -147,9 +150,58 @@ impl Network {
         &self.parameters
     }
 
+    /// Puts all learned weights one behind the other into one buffer, and their copies in the compute type into
+    /// another; no value changes.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn flatten(&mut self) -> Result<()> {
+        let learned = |p: &&mut Parameter| p.trainable();
+        let masters: Vec<&Tensor> = self
+            .parameters
+            .iter()
+            .filter(|p| p.trainable())
+            .map(|p| &p.master)
+            .collect();
+        let views = flat::zeros_like(&masters, Kind::Float)?;
+        let _guard = tch::no_grad_guard();
+        for (p, mut view) in self.parameters.iter_mut().filter(learned).zip(views) {
+            view.f_copy_(&p.master)?;
+            if p.compute.kind() == Kind::Float {
+                p.compute = view.shallow_clone().f_set_requires_grad(true)?;
+            }
+            p.master = view;
+        }
+        let copied = |p: &Parameter| p.trainable() && p.compute.kind() != Kind::Float;
+        let copies: Vec<&Tensor> = self
+            .parameters
+            .iter()
+            .filter(|p| copied(p))
+            .map(|p| &p.compute)
+            .collect();
+        let views = flat::zeros_like(&copies, self.placement.compute)?;
+        for (p, mut view) in self.parameters.iter_mut().filter(|p| copied(p)).zip(views) {
+            view.f_copy_(&p.compute)?;
+            p.compute = view.f_set_requires_grad(true)?;
+        }
+        Ok(())
+    }
+
     /// Chooses the dropout masks of the following forward pass; the same seed gives the same masks.
     pub fn set_seed(&self, seed: u64) {
         self.seed.set(seed);
+    }
+
+    /// With `frozen`, batch norms use their running statistics in training too, and neither these nor their scales
+    /// and shifts change: how detectors are trained on pretrained backbones with few images a batch.
+    pub fn freeze_norms(&self, frozen: bool) {
+        self.frozen_norms.set(frozen);
+    }
+
+    /// Whether a training step changes `parameter`.
+    pub fn learns(&self, parameter: &Parameter) -> bool {
+        let norm = matches!(parameter.kind, ParamKind::NormScale | ParamKind::NormShift);
+        parameter.trainable() && !(norm && self.frozen_norms.get())
     }
 
     /// Runs the network on normalised images (N×C×H×W, any memory order, fp32 or bf16).
@@ -158,7 +210,8 @@ impl Network {
     /// gradient graph. Without, nothing is recorded. Returns the first output in the compute type.
     ///
     /// # Errors
-    /// Out of memory; a shape that does not fit the network.
+    /// Out of memory; a shape that does not fit the network; a network with regions of interest, which runs in stages
+    /// ([`Self::begin`]).
     pub fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
         let mut outputs = self.forward_all(input, train)?;
         if outputs.is_empty() {
@@ -207,6 +260,9 @@ impl Network {
                 image
                     .map(Tensor::shallow_clone)
                     .ok_or_else(|| EngineError::internal("the network needs its image"))?
+            } else if matches!(node.op, Op::Rois) {
+                self.value(values, step.node)
+                    .map_err(|_| not_given(&node.name))?
             } else {
                 let mut inputs = Vec::with_capacity(step.inputs.len());
                 for &id in &step.inputs {
@@ -229,15 +285,20 @@ impl Network {
     }
 
     pub(super) fn params_of(&self, node: NodeId) -> &[Parameter] {
+        let node = self.graph.owner(node);
         &self.parameters[self.offsets[node]..self.offsets[node + 1]]
     }
 
     fn run(&self, step: &Step, inputs: &[&Tensor], train: bool) -> Result<Tensor> {
+        // A batch without a row has no statistics.
+        let empty = |x: &&Tensor| x.size().first() == Some(&0);
+        let batch = train && !self.frozen_norms.get() && !inputs.first().is_some_and(empty);
+        let norm = |node: NodeId| matches!(self.graph.nodes[node].op, Op::BatchNorm { .. });
         match step.kernel {
             Kernel::Node => {
                 let call = ops::Call {
                     params: self.params_of(step.node),
-                    train,
+                    train: if norm(step.node) { batch } else { train },
                     in_place: step.in_place,
                     seed: self.seed.get() ^ (step.node as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
                 };
@@ -247,9 +308,14 @@ impl Network {
                 &self.graph.nodes[norm].op,
                 self.params_of(norm),
                 inputs,
-                train,
+                batch,
                 act,
             ),
+            Kernel::Excite { act } => match *inputs {
+                [x, gate] => ffi::excite(x, gate, None, act),
+                [x, gate, pooled] => ffi::excite(x, gate, Some(pooled), act),
+                _ => Err(EngineError::internal("a gate lacks a factor")),
+            },
             Kernel::Conv { conv, act } => {
                 let mut packed = self.packed.borrow_mut();
                 ops::conv_act(
@@ -273,6 +339,12 @@ impl Network {
             .map(|p| Ok((p.name.clone(), download(&p.master)?)))
             .collect()
     }
+}
+
+fn not_given(node: &str) -> EngineError {
+    EngineError::internal(format!(
+        "the network pools regions of interest (`{node}`), which must be given: run it in stages"
+    ))
 }
 
 pub(super) fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {

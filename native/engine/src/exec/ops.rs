@@ -1,9 +1,11 @@
 //! One libtorch call per operation, and what the executor must know about it.
 
 use oarlock_graph::{Act, Op, same_padding};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
+use super::deform::deform_conv;
 use super::network::Parameter;
+use super::regions::{Pooling, roi_align};
 use crate::runtime::Placement;
 use crate::{EngineError, Result, ffi};
 
@@ -40,15 +42,21 @@ fn pair(v: [usize; 2]) -> [i64; 2] {
 
 /// Hyper-parameters of a convolution.
 fn numbers(op: &Op) -> Result<ffi::Conv> {
-    let &Op::Conv2d {
-        stride,
-        padding,
-        dilation,
-        groups,
-        ..
-    } = op
-    else {
-        return Err(EngineError::internal("not a convolution"));
+    let (stride, padding, dilation, groups) = match *op {
+        Op::Conv2d {
+            stride,
+            padding,
+            dilation,
+            groups,
+            ..
+        } => (stride, padding, dilation, groups),
+        Op::DeformConv2d {
+            stride,
+            padding,
+            dilation,
+            ..
+        } => (stride, padding, dilation, 1),
+        _ => return Err(EngineError::internal("not a convolution")),
     };
     Ok(ffi::Conv {
         stride: pair(stride),
@@ -91,7 +99,7 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
             count_include_pad,
             None,
         )?,
-        Op::GlobalAvgPool => x.f_adaptive_avg_pool2d([1, 1])?,
+        Op::GlobalAvgPool => ffi::global_pool(x)?,
         Op::AdaptiveAvgPool { size } => x.f_adaptive_avg_pool2d(pair(size))?,
         Op::Add => sum(inputs, call.in_place)?,
         Op::Mul => x.f_mul(
@@ -121,10 +129,62 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
         Op::Dropout { p } if call.train && p > 0.0 => ffi::dropout(x, p, call.seed)?,
         Op::Dropout { .. } => x.shallow_clone(),
         Op::Softmax => x.f_softmax(-1, None)?,
+        Op::DropBlock { .. } if !call.train => x.shallow_clone(),
+        Op::DropBlock { size, keep } => ffi::drop_block(x, size as i64, keep, call.seed)?,
+        Op::Coordinates { last } => coordinates(x, last)?,
+        Op::DeformConv2d { bias, .. } => {
+            let [x, offset, factor] = inputs[..] else {
+                return Err(EngineError::internal("an operation lacks its input"));
+            };
+            let b = if bias { Some(call.param(1)?) } else { None };
+            deform_conv([x, offset, factor], call.param(0)?, b, &numbers(op)?)?
+        }
+        Op::ConvTranspose2d {
+            stride,
+            padding,
+            bias,
+            ..
+        } => {
+            let b = if bias { Some(call.param(1)?) } else { None };
+            let (stride, padding) = (pair(stride), pair(padding));
+            x.f_conv_transpose2d(call.param(0)?, b, stride, padding, [0, 0], 1, [1, 1])?
+        }
+        Op::Rois => return Err(EngineError::internal("regions of interest are not given")),
+        Op::RoiAlign {
+            size,
+            sampling,
+            ref strides,
+            aligned,
+        } => {
+            let pooling = Pooling {
+                size: pair(size),
+                sampling: sampling as i64,
+                strides,
+                aligned,
+            };
+            roi_align(x, &inputs[1..], &pooling)?
+        }
     })
 }
 
-/// A batch norm, plus the second input if there is one, then an activation.
+/// The map with two more channels: the place of each pixel from left to right, then from top to bottom.
+fn coordinates(x: &Tensor, last: f32) -> Result<Tensor> {
+    let (n, _, h, w) = x.size4()?;
+    let line =
+        |count: i64| Tensor::f_linspace(-1.0, f64::from(last), count, (Kind::Float, x.device()));
+    let across = line(w)?
+        .f_reshape([1, 1, 1, w])?
+        .f_expand([n, 1, h, w], false)?;
+    let down = line(h)?
+        .f_reshape([1, 1, h, 1])?
+        .f_expand([n, 1, h, w], false)?;
+    let places = Tensor::f_cat(&[across, down], 1)?.f_to_kind(x.kind())?;
+    let places = ffi::to_channels_last(&places)?;
+    ffi::to_channels_last(&Tensor::f_cat(&[x, &places], 1)?)
+}
+
+/// A batch norm, plus the second input if there is one, then an activation. With `train` it uses the statistics of
+/// the batch; without, its scale and shift get no gradient.
 pub(super) fn norm_act(
     op: &Op,
     params: &[Parameter],
@@ -137,9 +197,16 @@ pub(super) fn norm_act(
     else {
         return Err(EngineError::internal("a batch norm lacks a parameter"));
     };
+    let fixed;
+    let [scale, shift] = if train {
+        [&gamma.compute, &beta.compute]
+    } else {
+        fixed = [gamma.compute.f_detach()?, beta.compute.f_detach()?];
+        [&fixed[0], &fixed[1]]
+    };
     let norm = ffi::Norm {
-        gamma: &gamma.compute,
-        beta: &beta.compute,
+        gamma: scale,
+        beta: shift,
         running_mean: &mean.compute,
         running_var: &var.compute,
         train,

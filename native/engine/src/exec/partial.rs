@@ -25,7 +25,7 @@ impl Network {
         let mut packed = Vec::with_capacity(graph.nodes.len());
         for (id, node) in graph.nodes.iter().enumerate() {
             let mut same = true;
-            for (own, param) in self.params_of(id).iter().zip(node.op.params()) {
+            for (own, param) in self.params_of(id).iter().zip(node.params()) {
                 let name = &own.name;
                 let host = weights.get(name);
                 same &= host.is_none();
@@ -42,6 +42,8 @@ impl Network {
                     }
                 });
             }
+            let mut of_owner = self.params_of(graph.owner(id)).iter();
+            same &= node.shares.is_none() || of_owner.all(|p| !weights.contains_key(&p.name));
             let own = self.packed.borrow();
             packed.push(own[id].as_ref().filter(|_| same).map(Tensor::shallow_clone));
         }
@@ -54,6 +56,7 @@ impl Network {
             fusion: self.fusion,
             packed: RefCell::new(packed),
             seed: Cell::new(0),
+            frozen_norms: Cell::new(false),
         })
     }
 

@@ -1,5 +1,6 @@
 //! One file per kind of job.
 
+mod detect_picture;
 pub mod evaluate;
 pub mod export;
 pub(crate) mod model;

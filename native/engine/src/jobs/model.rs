@@ -34,7 +34,7 @@ pub(crate) struct Model {
 ///
 /// # Errors
 /// `NotFound` when there is no such folder; `InvalidData` when it is damaged or its weights are not
-/// those of its network; `Unsupported` when it is no classifier.
+/// those of its network; `Unsupported` when it is none of ours.
 pub(crate) fn open(source: &ModelSource) -> Result<Model> {
     let dir = Path::new(&source.checkpoint);
     checkpoint::verify(dir)?;
@@ -54,16 +54,17 @@ pub(crate) fn open(source: &ModelSource) -> Result<Model> {
 /// Reads `model.yml` of a checkpoint.
 ///
 /// # Errors
-/// `NotFound` when there is none, `InvalidData` or `Unsupported` when it describes no classifier.
+/// `NotFound` when there is none, `InvalidData` or `Unsupported` when it describes none of ours.
 pub(super) fn describe(dir: &Path) -> Result<ModelYml> {
     let yml = ModelYml::read(&dir.join(checkpoint::MODEL_YML))?;
     let fits = match yml.preprocessing.resize {
         Resize::ShortCrop { .. } => yml.model_type == "classifier",
         Resize::Exact { .. } => yml.model_type == "segmenter",
+        Resize::Cubic { .. } | Resize::Capped { .. } => yml.model_type == "detector",
     };
     if !fits {
         let what = format!(
-            "a {} cannot be used yet, only classifiers and segmenters can",
+            "a {} cannot be used, only classifiers, detectors and segmenters can",
             yml.model_type
         );
         return Err(EngineError::new(ErrorCode::Unsupported, what));
@@ -77,8 +78,8 @@ pub(super) fn describe(dir: &Path) -> Result<ModelYml> {
     let p = &yml.preprocessing;
     let [height, width] = p.size();
     let short = match p.resize {
-        Resize::ShortCrop { short, .. } => short,
-        Resize::Exact { .. } => height,
+        Resize::ShortCrop { short, .. } | Resize::Capped { short, .. } => short,
+        Resize::Exact { .. } | Resize::Cubic { .. } => height,
     };
     let sides = [height, width, short];
     let channels = p.mean.len();
@@ -104,13 +105,21 @@ pub(super) fn of_type(yml: &ModelYml, task_type: TaskType) -> Result<()> {
         TaskType::Segmentation => "segmenter",
         TaskType::Detection | TaskType::InstanceSegmentation => "detector",
     };
-    if yml.model_type == wanted {
-        return Ok(());
+    if yml.model_type != wanted {
+        return Err(EngineError::new(
+            ErrorCode::InvalidData,
+            format!("the checkpoint is a {}, not a {wanted}", yml.model_type),
+        ));
     }
-    Err(EngineError::new(
-        ErrorCode::InvalidData,
-        format!("the checkpoint is a {}, not a {wanted}", yml.model_type),
-    ))
+    let masks = yml.model.eq_ignore_ascii_case(oarlock_zoo::MASK_DETECTOR);
+    if wanted == "detector" && masks != (task_type == TaskType::InstanceSegmentation) {
+        let what = format!(
+            "the checkpoint is a {}, which is of another task",
+            yml.model
+        );
+        return Err(EngineError::new(ErrorCode::InvalidData, what));
+    }
+    Ok(())
 }
 
 /// The network that `yml` names, with the weights of a PaddleX checkpoint.
@@ -123,6 +132,16 @@ fn rebuild(dir: &Path, yml: &ModelYml) -> Result<(Graph, WeightMap)> {
             yml.backbone.as_deref(),
             classes,
             yml.preprocessing.mean.len(),
+            Origin::Paddle,
+        ),
+        Resize::Cubic { .. } | Resize::Capped { .. } => oarlock_zoo::detector_of(
+            &yml.model,
+            yml.backbone.as_deref(),
+            yml.init_params
+                .get("with_fpn")
+                .and_then(serde_json::Value::as_bool)
+                != Some(false),
+            classes,
             Origin::Paddle,
         ),
     }

@@ -1,4 +1,4 @@
-//! The predict job: classes of images, and a picture of each.
+//! The predict job: what is in images, and a picture of each.
 //!
 //! Inference is fp32 with folded batch norms, the same arithmetic as the exported model; images go
 //! through the validation transforms of the checkpoint.
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tch::Kind;
 
 use super::model::{self, Ready};
-use super::segment_picture;
+use super::{detect_picture, segment_picture};
 use crate::exec::{download, normalized_input};
 use crate::records::Resize;
 use crate::runtime::heartbeat::Heart;
@@ -50,15 +50,6 @@ const HUGE: u64 = 24_000_000;
 /// unreadable images are errors of their items); `NonFinite` when the model gives NaN; a full disk;
 /// `Cancelled`.
 pub fn run(spec: &PredictSpec, context: JobContext) -> Result<PredictResult> {
-    if !matches!(
-        spec.task_type,
-        TaskType::Classification | TaskType::Segmentation
-    ) {
-        return Err(EngineError::new(
-            ErrorCode::Unsupported,
-            "prediction with this task type is not available yet",
-        ));
-    }
     if spec.images.is_empty() {
         return Err(EngineError::new(
             ErrorCode::InvalidArgument,
@@ -95,10 +86,9 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
     };
     progress(0);
     let [height, width] = model.yml.preprocessing.size().map(|s| s as usize);
-    let segments = spec.task_type == TaskType::Segmentation;
-    let batch = match segments {
-        true => 1,
-        false => (BATCH_PIXELS / (height * width)).clamp(1, 32),
+    let batch = match spec.task_type {
+        TaskType::Classification => (BATCH_PIXELS / (height * width)).clamp(1, 32),
+        _ => 1,
     };
     let threads = match spec.device.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -108,16 +98,25 @@ fn predict(spec: &PredictSpec, context: JobContext, heart: &Heart) -> Result<Pre
     for images in spec.images.chunks(batch) {
         context.cancel.check()?;
         let out_dir = Path::new(&spec.out_dir);
-        if segments {
-            let tick = || -> Result<()> {
-                heart.tick();
-                context.cancel.check()
-            };
-            for image in images {
-                items.push(segment_picture::predict(image, &model, out_dir, &tick)?);
+        match spec.task_type {
+            TaskType::Classification => {
+                items.extend(predict_batch(images, &model, out_dir, threads)?);
             }
-        } else {
-            items.extend(predict_batch(images, &model, out_dir, threads)?);
+            TaskType::Segmentation => {
+                let tick = || -> Result<()> {
+                    heart.tick();
+                    context.cancel.check()
+                };
+                for image in images {
+                    items.push(segment_picture::predict(image, &model, out_dir, &tick)?);
+                }
+            }
+            TaskType::Detection | TaskType::InstanceSegmentation => {
+                let least = spec.score_threshold;
+                for image in images {
+                    items.push(detect_picture::predict(image, &model, out_dir, least)?);
+                }
+            }
         }
         heart.tick();
         progress(items.len());

@@ -170,7 +170,7 @@ fn coloured(map: &Plane) -> Image {
 }
 
 /// Panels of one size in a row, each with its title above.
-fn beside(panels: &[(Image, &str)]) -> Image {
+pub(super) fn beside(panels: &[(Image, &str)]) -> Image {
     let (width, height) = panels
         .first()
         .map_or((1, 1), |(p, _)| (p.width(), p.height()));

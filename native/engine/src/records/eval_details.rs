@@ -8,6 +8,7 @@ use oarlock_files as files;
 use oarlock_jobs::ErrorCode;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
+use super::BoxDetails;
 use crate::EngineError;
 
 /// Largest file: 100,000 images of 1,000 classes take about 1 GiB.
@@ -23,6 +24,8 @@ pub enum Details {
     Classes(EvalDetails),
     /// Of a segmenter.
     Pixels(PixelDetails),
+    /// Of a detector.
+    Boxes(BoxDetails),
 }
 
 impl Details {
@@ -35,6 +38,9 @@ impl Details {
             Self::Classes(details) => details.write(path),
             Self::Pixels(details) => {
                 files::write_bytes(path, serde_json::to_string(details)?.as_bytes())
+            }
+            Self::Boxes(details) => {
+                files::write(path, |out| Ok(serde_json::to_writer(out, details)?))
             }
         }
     }
@@ -135,7 +141,7 @@ impl EvalDetails {
 }
 
 /// Opens the file, which may not be there or be absurdly large.
-fn open(path: &Path) -> crate::Result<BufReader<File>> {
+pub(super) fn open(path: &Path) -> crate::Result<BufReader<File>> {
     let file = File::open(path).map_err(|e| {
         if e.kind() != io::ErrorKind::NotFound {
             return EngineError::from(e);

@@ -2,12 +2,14 @@
 //!
 //! Nothing here knows libtorch, and nothing of it is ever read back as the truth about a task.
 
+pub mod box_details;
 pub mod eval_details;
 pub mod model_yml;
 pub mod outlog;
 pub mod tensorboard;
 mod yaml;
 
+pub use box_details::BoxDetails;
 pub use eval_details::{Details, EvalDetails, PixelDetails};
 pub use model_yml::{ModelYml, Preprocessing, Resize};
 pub use outlog::{OutLog, TrainLine};

@@ -30,6 +30,23 @@ pub enum Resize {
         /// Width.
         width: u32,
     },
+    /// One-stage detectors: exactly this, whatever the aspect, by cubic interpolation. In pixels.
+    Cubic {
+        /// Height.
+        height: u32,
+        /// Width.
+        width: u32,
+    },
+    /// Two-stage detectors: the short side is resized, keeping the aspect, unless the long one then exceeded its cap;
+    /// then padded right and below. In pixels.
+    Capped {
+        /// Length of the short side.
+        short: u32,
+        /// Cap of the long side.
+        long: u32,
+        /// What the sides become a multiple of.
+        multiple: u32,
+    },
 }
 
 /// How an image becomes the network's input: resized, brought to 0–1, normalised.
@@ -48,11 +65,16 @@ pub struct Preprocessing {
 }
 
 impl Preprocessing {
-    /// Height and width of the input.
+    /// Height and width of the input; of one that varies, those of a landscape picture of its largest size.
     pub fn size(&self) -> [u32; 2] {
         match self.resize {
             Resize::ShortCrop { crop, .. } => [crop, crop],
-            Resize::Exact { height, width } => [height, width],
+            Resize::Exact { height, width } | Resize::Cubic { height, width } => [height, width],
+            Resize::Capped {
+                short,
+                long,
+                multiple,
+            } => [short, long].map(|side| side.next_multiple_of(multiple.max(1))),
         }
     }
 
@@ -73,6 +95,17 @@ impl Preprocessing {
             Resize::Exact { height, width } => {
                 vec![json!({ "Resize": { "target_size": [height, width], "interp": "LINEAR" } })]
             }
+            Resize::Cubic { height, width } => {
+                vec![json!({ "Resize": { "target_size": [height, width], "interp": "CUBIC" } })]
+            }
+            Resize::Capped {
+                short,
+                long,
+                multiple,
+            } => vec![
+                json!({ "ResizeByShort": { "short_size": short, "max_size": long, "interp": "LINEAR" } }),
+                json!({ "Padding": { "size_divisor": multiple } }),
+            ],
         };
         let (min, max): (Vec<_>, Vec<_>) = match self.range.is_empty() {
             true => self.mean.iter().map(|_| (json!(0), json!(255.0))).unzip(),
@@ -119,6 +152,8 @@ pub struct ModelYml {
     pub preprocessing: Preprocessing,
     /// `Normal` for a checkpoint, `Infer` for an exported model.
     pub status: String,
+    /// What else the network was built with, `_init_params`: `with_fpn`, `anchors` …
+    pub init_params: IndexMap<String, Value>,
     /// Further top-level entries (`Inputs` and `Outputs` of exported models).
     pub extra: IndexMap<String, Value>,
 }
@@ -148,6 +183,9 @@ impl ModelYml {
         });
         if let Some(backbone) = &self.backbone {
             root["_init_params"]["backbone"] = json!(backbone);
+        }
+        for (name, value) in &self.init_params {
+            root["_init_params"][name] = value.clone();
         }
         if let Some(size) = self.preprocessing.image_size {
             root["_Attributes"]["image_size"] = json!(size);
@@ -216,6 +254,8 @@ impl ModelYml {
         ];
         let extra = root.as_object().into_iter().flatten();
         let extra = extra.filter(|(k, _)| !KNOWN.contains(&k.as_str()));
+        let init = root["_init_params"].as_object().into_iter().flatten();
+        let init = init.filter(|(k, _)| *k != "num_classes" && *k != "backbone");
         Ok(Self {
             model: root["Model"]
                 .as_str()
@@ -234,6 +274,7 @@ impl ModelYml {
             fixed_input_shape: numbers(&attributes["fixed_input_shape"]),
             preprocessing: preprocessing(&root),
             status: root["status"].as_str().unwrap_or("Normal").to_owned(),
+            init_params: init.map(|(k, v)| (k.clone(), v.clone())).collect(),
             extra: extra.map(|(k, v)| (k.clone(), v.clone())).collect(),
         })
     }
@@ -268,17 +309,30 @@ fn preprocessing(root: &Value) -> Preprocessing {
     };
     let normalize = find("Normalize");
     let channel = |key: &str| normalize.and_then(|n| floats(n.get(key)?));
-    let segmenter = root["_Attributes"]["model_type"] == "segmenter";
-    let resize = if segmenter {
-        let [height, width] = find("Resize")
-            .and_then(|r| numbers(r.get("target_size")?))
-            .unwrap_or([512, 512]);
-        Resize::Exact { height, width }
-    } else {
-        Resize::ShortCrop {
-            short: side(find("ResizeByShort").and_then(|t| t.get("short_size"))).unwrap_or(256),
-            crop: side(find("CenterCrop").and_then(|t| t.get("crop_size"))).unwrap_or(224),
+    let of = |transform: &str, key: &str| side(find(transform).and_then(|t| t.get(key)));
+    // Both forms occur: a side, or height and width.
+    let target = || {
+        let target = find("Resize")?.get("target_size")?;
+        numbers(target).or_else(|| side(Some(target)).map(|side| [side, side]))
+    };
+    let resize = match root["_Attributes"]["model_type"].as_str() {
+        Some("segmenter") => {
+            let [height, width] = target().unwrap_or([512, 512]);
+            Resize::Exact { height, width }
         }
+        Some("detector") if find("ResizeByShort").is_some() => Resize::Capped {
+            short: of("ResizeByShort", "short_size").unwrap_or(800),
+            long: of("ResizeByShort", "max_size").unwrap_or(1333),
+            multiple: of("Padding", "size_divisor").unwrap_or(32),
+        },
+        Some("detector") => {
+            let [height, width] = target().unwrap_or([608, 608]);
+            Resize::Cubic { height, width }
+        }
+        _ => Resize::ShortCrop {
+            short: of("ResizeByShort", "short_size").unwrap_or(256),
+            crop: of("CenterCrop", "crop_size").unwrap_or(224),
+        },
     };
     let range = match (channel("min_val"), channel("max_val")) {
         (Some(min), Some(max)) => min.into_iter().zip(max).collect(),
@@ -333,6 +387,7 @@ mod tests {
                 image_size: None,
             },
             status: "Normal".into(),
+            init_params: IndexMap::new(),
             extra: IndexMap::new(),
         }
     }
@@ -373,6 +428,33 @@ mod tests {
             text.contains("target_size:\n    - 256\n    - 512\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn detectors_have_their_own_transforms() {
+        let mut yml = sample();
+        yml.model_type = "detector".into();
+        yml.init_params.insert("with_fpn".into(), json!(true));
+        for resize in [
+            Resize::Cubic {
+                height: 608,
+                width: 608,
+            },
+            Resize::Capped {
+                short: 800,
+                long: 1333,
+                multiple: 32,
+            },
+        ] {
+            yml.preprocessing.resize = resize;
+            let text = yml.to_yaml().unwrap();
+            assert_eq!(ModelYml::parse(&text).unwrap(), yml);
+        }
+        assert_eq!(yml.preprocessing.size(), [800, 1344]);
+        // PaddleX writes one side.
+        let text = "Model: YOLOv3\n_Attributes: {labels: [a], model_type: detector}\nTransforms: [{Resize: {target_size: 416, interp: CUBIC}}]";
+        let size = ModelYml::parse(text).unwrap().preprocessing.size();
+        assert_eq!(size, [416, 416]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use super::class_batches::{ClassBatches, Order};
 use super::data::{self, DataSplit};
 use super::family::{EpochPart, Family, Fed, Feed, Supply, Validation, Watch};
-use super::learner::StepResult;
+use super::learner::{Learned, StepResult};
 use super::plan::wrong;
 use super::{losses, validate};
 use crate::exec::Network;
@@ -109,8 +109,10 @@ impl Family for Classifier {
         )?)))
     }
 
-    fn loss(&self, _: &Network, outputs: &[Tensor], targets: &[Tensor]) -> Result<Tensor> {
-        losses::classification(outputs, targets, self.params.label_smoothing)
+    fn learn(&self, network: &Network, batch: &Fed, _: u64) -> Result<Learned> {
+        Learned::of_outputs(network, &batch.input, |outputs| {
+            losses::classification(outputs, &batch.targets, self.params.label_smoothing)
+        })
     }
 
     fn metrics(&self, step: &StepResult, targets: &[Tensor]) -> Result<Vec<(String, Tensor)>> {
@@ -196,6 +198,7 @@ impl Feed for ClassFeed {
             images: batch.labels.len(),
             skipped: batch.skipped,
             input: batch.input,
+            objects: Vec::new(),
             targets: vec![labels],
         }))
     }

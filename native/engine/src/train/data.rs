@@ -58,7 +58,7 @@ pub fn read_pairs(dataset: &DatasetRef) -> Result<DataSplit<SegmentSample>> {
 }
 
 /// Class names in the order of their ids.
-fn labels(root: &Path) -> Result<Vec<String>> {
+pub(super) fn labels(root: &Path) -> Result<Vec<String>> {
     let labels: Vec<String> = lines(&text(root, "labels.txt")?)
         .map(|(_, name)| name.to_owned())
         .collect();
@@ -72,7 +72,7 @@ fn labels(root: &Path) -> Result<Vec<String>> {
 }
 
 /// Checks that both parts have images; `add` puts what identifies a sample into the fingerprint.
-fn split<S>(
+pub(super) fn split<S>(
     labels: Vec<String>,
     train: Vec<S>,
     val: Vec<S>,
@@ -103,14 +103,14 @@ fn split<S>(
     })
 }
 
-fn relative<'a>(root: &Path, path: &'a Path) -> &'a [u8] {
+pub(super) fn relative<'a>(root: &Path, path: &'a Path) -> &'a [u8] {
     path.strip_prefix(root)
         .unwrap_or(path)
         .as_os_str()
         .as_encoded_bytes()
 }
 
-fn text(root: &Path, name: &str) -> Result<String> {
+pub(super) fn text(root: &Path, name: &str) -> Result<String> {
     let path = root.join(name);
     if !path.exists() {
         return Err(

@@ -7,13 +7,15 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oarlock_datasets::{ImageCache, LoaderConfig, LoaderStats, Pipeline};
+use indexmap::IndexMap;
+use oarlock_datasets::{DetectTarget, ImageCache, LoaderConfig, LoaderStats, Pipeline};
 use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
+use serde_json::Value;
 use tch::{Kind, Tensor};
 
-use super::learner::StepResult;
+use super::learner::{Learned, StepResult};
 use crate::exec::Network;
 use crate::records::{Details, Preprocessing};
 use crate::runtime::Placement;
@@ -33,6 +35,11 @@ pub trait Family: Debug {
     /// Name of its backbone, where there is a choice.
     fn backbone(&self) -> Option<String> {
         None
+    }
+
+    /// What else the network was built with, by the names of PaddleX's constructors.
+    fn init_params(&self, _: &Graph) -> IndexMap<String, Value> {
+        IndexMap::new()
     }
 
     /// Class names in the order of their ids.
@@ -56,17 +63,22 @@ pub trait Family: Debug {
     /// Data that cannot be read.
     fn feed(&self, part: EpochPart, supply: &Supply) -> Result<Box<dyn Feed>>;
 
-    /// Loss of a batch, an fp32 scalar, from the network's outputs (fp32, first the main one) and the batch's targets.
+    /// Forward pass in training on a batch, and its loss.
     ///
     /// # Errors
     /// Out of memory, device failures.
-    fn loss(&self, network: &Network, outputs: &[Tensor], targets: &[Tensor]) -> Result<Tensor>;
+    fn learn(&self, network: &Network, batch: &Fed, seed: u64) -> Result<Learned>;
 
     /// What is logged of a step beside its loss; scalars on the device, not waited for.
     ///
     /// # Errors
     /// Device failures.
-    fn metrics(&self, step: &StepResult, targets: &[Tensor]) -> Result<Vec<(String, Tensor)>>;
+    fn metrics(&self, step: &StepResult, _targets: &[Tensor]) -> Result<Vec<(String, Tensor)>> {
+        step.parts
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), value.f_detach()?)))
+            .collect()
+    }
 
     /// Number format in which validation runs the network; that of the training, unless its scores are compared with
     /// those of other runtimes digit by digit.
@@ -161,6 +173,8 @@ pub struct Fed {
     pub input: Tensor,
     /// What the family's loss compares with.
     pub targets: Vec<Tensor>,
+    /// The things in each image, for detectors; empty else.
+    pub objects: Vec<DetectTarget>,
 }
 
 /// Who wants to know of the work, and may end it.

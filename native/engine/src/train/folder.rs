@@ -240,6 +240,7 @@ fn description(
         fixed_input_shape: None,
         preprocessing: plan.family.preprocessing(),
         status: "Normal".to_owned(),
+        init_params: plan.family.init_params(graph),
         extra: pruning(state),
     }
 }

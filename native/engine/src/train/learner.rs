@@ -20,8 +20,48 @@ pub struct Learner {
 pub struct StepResult {
     /// Mean loss, fp32 scalar.
     pub loss: Tensor,
+    /// What it is the sum of, for the log; detached.
+    pub parts: Vec<(String, Tensor)>,
     /// The network's first output, fp32, detached.
     pub output: Tensor,
+}
+
+/// What a forward pass in training made, with its gradient graph.
+#[derive(Debug)]
+pub struct Learned {
+    /// Mean loss, fp32 scalar.
+    pub loss: Tensor,
+    /// What it is the sum of, for the log.
+    pub parts: Vec<(String, Tensor)>,
+    /// The network's first output, fp32.
+    pub output: Tensor,
+}
+
+impl Learned {
+    /// Runs the whole network and makes a loss of its outputs, which `loss` gets as fp32.
+    ///
+    /// # Errors
+    /// Out of memory, device failures.
+    pub fn of_outputs(
+        network: &Network,
+        input: &Tensor,
+        loss: impl FnOnce(&[Tensor]) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let mut outputs = network
+            .forward_all(input, true)?
+            .iter()
+            .map(|o| Ok(o.f_to_kind(Kind::Float)?))
+            .collect::<Result<Vec<_>>>()?;
+        let loss = loss(&outputs)?;
+        if outputs.is_empty() {
+            return Err(EngineError::internal("the network has no output"));
+        }
+        Ok(Self {
+            loss,
+            parts: Vec::new(),
+            output: outputs.swap_remove(0),
+        })
+    }
 }
 
 impl Learner {
@@ -39,24 +79,36 @@ impl Learner {
         lr: f64,
         seed: u64,
     ) -> Result<StepResult> {
+        self.step_with(
+            &|network| Learned::of_outputs(network, input, |outputs| loss(network, outputs)),
+            lr,
+            seed,
+        )
+    }
+
+    /// The same with a forward pass of one's own.
+    ///
+    /// # Errors
+    /// Out of memory, device failures.
+    pub fn step_with(
+        &mut self,
+        forward: &dyn Fn(&Network) -> Result<Learned>,
+        lr: f64,
+        seed: u64,
+    ) -> Result<StepResult> {
         self.network.set_seed(seed);
-        let outputs = self
-            .network
-            .forward_all(input, true)?
-            .iter()
-            .map(|o| Ok(o.f_to_kind(Kind::Float)?))
-            .collect::<Result<Vec<_>>>()?;
-        let loss = loss(&self.network, &outputs)?;
+        let learned = forward(&self.network)?;
         // The gradients come as fresh tensors instead of being added to zeroed ones: two passes over memory less.
         let wanted = self.optimizer.wanted(&self.network);
-        let grads = Tensor::f_run_backward(&[&loss], &wanted, false, false)?;
+        let grads = Tensor::f_run_backward(&[&learned.loss], &wanted, false, false)?;
         self.optimizer.step(&self.network, grads, lr)?;
-        let output = outputs
-            .first()
-            .ok_or_else(|| EngineError::internal("the network has no output"))?;
+        let parts = learned.parts.iter();
         Ok(StepResult {
-            loss: loss.f_detach()?,
-            output: output.f_detach()?,
+            loss: learned.loss.f_detach()?,
+            parts: parts
+                .map(|(name, value)| Ok((name.clone(), value.f_detach()?)))
+                .collect::<Result<_>>()?,
+            output: learned.output.f_detach()?,
         })
     }
 }

@@ -7,7 +7,8 @@
 //! | [`classifier`], [`data`], [`validate`] | the family of classifiers, its lists and evaluation |
 //! | `class_batches`, `decode_choice` | its validation batches, decoded by the CPU or the GPU |
 //! | [`segmenter`], [`pictures`], [`pixels`] | the family of segmenters, what their pictures are like, evaluation |
-//! | [`losses`] | losses |
+//! | [`detector`] | the family of detectors, with their data and evaluation |
+//! | [`losses`], [`objective`] | losses; those of detectors |
 //! | [`session`] | epochs, steps, evaluations |
 //! | [`learner`], [`optimizer`], [`schedule`] | one step |
 //! | [`progress`] | metrics and times that are told |
@@ -18,10 +19,12 @@ mod class_batches;
 pub mod classifier;
 pub mod data;
 mod decode_choice;
+pub mod detector;
 pub mod family;
 pub mod folder;
 pub mod learner;
 pub mod losses;
+pub mod objective;
 pub mod optimizer;
 pub mod pictures;
 pub mod pixels;
@@ -158,8 +161,8 @@ fn begin(
     };
     let Some(loaded) = start else {
         let (graph, weights, pruned) = fresh_network(spec, plan)?;
-        let network = Network::new(graph, &weights, placement)?;
-        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
+        let mut network = Network::new(graph, &weights, placement)?;
+        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
         let fingerprint = plan.family.fingerprint().to_owned();
         let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
         state.run = folder.next_run()?;
@@ -180,16 +183,19 @@ fn begin(
         )
         .hint("start the training anew"));
     }
-    let network = Network::new(loaded.graph, &loaded.weights, placement)?;
-    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
+    let mut network = Network::new(loaded.graph, &loaded.weights, placement)?;
+    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
     optimizer.load_state(&network, &loaded.optimizer)?;
     let state = continue_state(loaded.state, plan, compute);
     let learner = Learner { network, optimizer };
     Ok((learner, state))
 }
 
-/// Channels or features of the first output.
+/// Classes: channels or features of the first output, unless a detector says them.
 fn output_features(graph: &Graph) -> Option<usize> {
+    if let Some(head) = &graph.head {
+        return Some(head.classes());
+    }
     let mut node = &graph.nodes[graph.outputs.first()?.node];
     loop {
         match node.op {

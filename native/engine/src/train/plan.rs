@@ -9,6 +9,7 @@ use oarlock_jobs::{CommonParams, ErrorCode, TrainParams, TrainSpec};
 use oarlock_zoo::Origin;
 
 use super::classifier::Classifier;
+use super::detector::Detector;
 use super::family::{Family, Supply};
 use super::optimizer::Rule;
 use super::schedule::Schedule;
@@ -52,6 +53,12 @@ impl Plan {
                 Box::new(Classifier::new(p, &spec.dataset, &mut notes)?)
             }
             TrainParams::Segmentation(p) => Box::new(Segmenter::new(p, &spec.dataset, &mut notes)?),
+            TrainParams::Detection(p) => {
+                Box::new(Detector::new(p, false, &spec.dataset, &mut notes)?)
+            }
+            TrainParams::InstanceSegmentation(p) => {
+                Box::new(Detector::new(p, true, &spec.dataset, &mut notes)?)
+            }
         };
         let images = u32::try_from(family.images()).unwrap_or(u32::MAX);
         if params.batch_size > images {

@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 
 use super::data::{self, DataSplit};
 use super::family::{EpochPart, Family, Fed, Feed, Supply, Validation, Watch};
-use super::learner::StepResult;
+use super::learner::Learned;
 use super::losses::PixelLoss;
 use super::pictures::{self, Pictures};
 use super::pixels;
@@ -196,18 +196,16 @@ impl Family for Segmenter {
         }))
     }
 
-    fn loss(&self, network: &Network, outputs: &[Tensor], targets: &[Tensor]) -> Result<Tensor> {
-        let [map] = targets else {
+    fn learn(&self, network: &Network, batch: &Fed, _: u64) -> Result<Learned> {
+        let [map] = batch.targets.as_slice() else {
             return Err(EngineError::internal(
                 "a label map for each image is needed",
             ));
         };
-        self.loss
-            .of_outputs(outputs, &network.graph().loss_weights(), map)
-    }
-
-    fn metrics(&self, _: &StepResult, _: &[Tensor]) -> Result<Vec<(String, Tensor)>> {
-        Ok(Vec::new())
+        let weights = network.graph().loss_weights();
+        Learned::of_outputs(network, &batch.input, |outputs| {
+            self.loss.of_outputs(outputs, &weights, map)
+        })
     }
 
     /// In 16 bits the borders of objects move: the mean IoU differs in its third digit from that of the exported network.
@@ -278,6 +276,7 @@ impl<P: Pipeline<Sample = SegmentSample, Target = SegmentTarget>> Feed for Pixel
             images: batch.n,
             skipped: batch.skipped,
             input,
+            objects: Vec::new(),
             targets: vec![map],
         }))
     }

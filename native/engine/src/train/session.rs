@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use oarlock_datasets::LoaderStats;
 use oarlock_jobs::{ErrorCode, JobEvent, TrainResult};
-use tch::{Device, Tensor};
+use tch::Device;
 
 use super::family::{EpochPart, Fed, Validation, Watch};
 use super::folder::OutputFolder;
@@ -167,10 +167,8 @@ impl Session<'_> {
         let mut result = None;
         if usable {
             let seed = dropout_seed(self.plan.params.seed, self.state.global_step);
-            let loss = |network: &Network, outputs: &[Tensor]| {
-                family.loss(network, outputs, &batch.targets)
-            };
-            result = Some(self.learner.step(&batch.input, &loss, lr, seed)?);
+            let forward = |network: &Network| family.learn(network, batch, seed);
+            result = Some(self.learner.step_with(&forward, lr, seed)?);
         }
         self.state.advance_to(self.state.step + 1);
         let seconds = self.pace.clock.tick(batch.images);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 
-use super::trace::{FixedReason, Trace, is_depthwise};
+use super::trace::{FixedReason, Trace, is_depthwise, is_layer};
 use super::{ChannelGroup, ChannelGroups, FixedLayers, Unit};
 use crate::{Graph, NodeId, Op};
 
@@ -79,8 +79,7 @@ fn signatures(units: &[Vec<Unit>], count: usize) -> Vec<Signature> {
 /// Units that share a layer in which some unit occurs more often than another, and all that is bound to
 /// them by shared layers.
 fn uneven(graph: &Graph, units: &[Vec<Unit>], signatures: &[Signature]) -> Vec<Unit> {
-    let is_layer =
-        |node: NodeId| matches!(graph.nodes[node].op, Op::Conv2d { .. } | Op::Linear { .. });
+    let is_layer = |node: NodeId| is_layer(&graph.nodes[node].op);
     let mut times: HashMap<NodeId, u32> = HashMap::new();
     let mut bad: Vec<bool> = vec![false; graph.nodes.len()];
     for &(node, count) in signatures.iter().flatten() {
@@ -109,13 +108,16 @@ fn uneven(graph: &Graph, units: &[Vec<Unit>], signatures: &[Signature]) -> Vec<U
 fn layers(graph: &Graph, signature: &Signature) -> Vec<NodeId> {
     let nodes = signature.iter().map(|&(node, _)| node);
     nodes
-        .filter(|&node| matches!(graph.nodes[node].op, Op::Conv2d { .. } | Op::Linear { .. }))
+        .filter(|&node| is_layer(&graph.nodes[node].op))
         .collect()
 }
 
 fn representative(graph: &Graph, layers: &[NodeId]) -> Option<NodeId> {
     let op = |node: NodeId| &graph.nodes[node].op;
-    let conv = |&&node: &&NodeId| matches!(op(node), Op::Conv2d { .. }) && !is_depthwise(op(node));
+    let conv = |&&node: &&NodeId| {
+        let conv = matches!(op(node), Op::Conv2d { .. } | Op::DeformConv2d { .. });
+        conv && !is_depthwise(op(node))
+    };
     let linear = |&&node: &&NodeId| matches!(op(node), Op::Linear { .. });
     layers
         .iter()

@@ -13,6 +13,10 @@ pub enum FixedReason {
     Output,
     /// A softmax runs over them.
     Softmax,
+    /// A layer that makes or reads them has parameters that others use too.
+    Shared,
+    /// They are coordinates, places of samples, regions, or pooled or enlarged from regions.
+    Detector,
     /// Slices and shuffles tie them so unevenly that no share of them can be removed: taking one
     /// channel of a layer would take different numbers of others.
     Uneven,
@@ -25,6 +29,14 @@ pub(super) struct Trace {
     pub values: Vec<Vec<u32>>,
     pub ties: Ties,
     pub fixed: Vec<(u32, FixedReason)>,
+}
+
+/// Whether the operation makes channels that pruning can remove, each by its filter.
+pub(super) fn is_layer(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Conv2d { .. } | Op::DeformConv2d { .. } | Op::Linear { .. }
+    )
 }
 
 /// Whether each output channel sees a single input channel: its channels are those of its input.
@@ -102,9 +114,33 @@ pub(super) fn trace(graph: &Graph) -> Result<Trace, GraphError> {
             | Op::Upsample { .. }
             | Op::Resize { .. }
             | Op::SamePad { .. }
+            | Op::DropBlock { .. }
             | Op::Dropout { .. } => input(0).clone(),
+            Op::DeformConv2d { out_channels, .. } => {
+                let places = node.inputs[1..].iter().flat_map(|&i| &values[i]);
+                fixed.extend(places.map(|&c| (c, FixedReason::Detector)));
+                ties.fresh(out_channels)
+            }
+            Op::Coordinates { .. } => {
+                let places = ties.fresh(2);
+                fixed.extend(places.iter().map(|&c| (c, FixedReason::Detector)));
+                [&input(0)[..], &places].concat()
+            }
+            // Two-stage detectors are not pruned.
+            Op::ConvTranspose2d { .. } | Op::Rois | Op::RoiAlign { .. } => {
+                let value = ties.fresh(shapes[id].channels());
+                let read = node.inputs.iter().flat_map(|&i| &values[i]);
+                let all = read.chain(&value);
+                fixed.extend(all.map(|&c| (c, FixedReason::Detector)));
+                value
+            }
         };
         values.push(value);
+    }
+    let shared = graph.shared();
+    for (id, node) in graph.nodes.iter().enumerate().filter(|(id, _)| shared[*id]) {
+        let touched = node.inputs.iter().chain([&id]).flat_map(|&i| &values[i]);
+        fixed.extend(touched.map(|&c| (c, FixedReason::Shared)));
     }
     for output in &graph.outputs {
         let channels = values[output.node].iter();

@@ -104,6 +104,7 @@ fn renewed(graph: &Graph, group: &ChannelGroup) -> Vec<bool> {
         let before = inputs.max().unwrap_or(Effect::Same);
         let mixes = match node.op {
             Op::Conv2d { .. } => !is_depthwise(&node.op),
+            Op::DeformConv2d { .. } | Op::ConvTranspose2d { .. } => true,
             Op::Linear { .. } | Op::Softmax => true,
             _ => false,
         };

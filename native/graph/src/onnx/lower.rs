@@ -57,10 +57,22 @@ impl<'a> Lowering<'a> {
         output: &str,
         attribute: Vec<AttributeProto>,
     ) {
+        self.emit_all(op_type, inputs, &[output], attribute);
+    }
+
+    /// The same with several results.
+    pub fn emit_all(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attribute: Vec<AttributeProto>,
+    ) {
+        let owned = |names: &[&str]| names.iter().map(|&s| s.to_owned()).collect();
         self.out.proto.node.push(NodeProto {
-            input: inputs.iter().map(|&s| s.to_owned()).collect(),
-            output: vec![output.to_owned()],
-            name: output.to_owned(),
+            input: owned(inputs),
+            output: owned(outputs),
+            name: outputs.first().copied().unwrap_or_default().to_owned(),
             op_type: op_type.to_owned(),
             attribute,
         });
@@ -95,11 +107,16 @@ impl<'a> Lowering<'a> {
         self.constant(name, &[data.len()], INT64, raw)
     }
 
-    /// Names of the node's parameters, which are noted for writing.
-    fn params(&mut self, node: &Node) -> Vec<String> {
+    /// Names of the parameters that the node uses; those of its own are noted for writing.
+    pub fn params(&mut self, node: &Node) -> Vec<String> {
+        let owner = node.shares.map_or(node, |owner| &self.graph.nodes[owner]);
         let mut names = Vec::new();
         for param in node.op.params() {
-            let name = format!("{}.{}", node.name, param.suffix);
+            let name = format!("{}.{}", owner.name, param.suffix);
+            if node.shares.is_some() {
+                names.push(name);
+                continue;
+            }
             if let Some(tensor) = self.integers.and_then(|all| all.get(&name)) {
                 self.quantized_param(&name, tensor);
             } else if let Some(tensor) = self.weights.get(&name) {
@@ -214,6 +231,11 @@ impl<'a> Lowering<'a> {
                 self.emit("Gemm", &all(x, &params), out, vec![int("transB", 1)]);
             }
             Op::Softmax => self.softmax(id, x[0], out),
+            Op::DropBlock { .. } | Op::Rois => {}
+            Op::DeformConv2d { .. }
+            | Op::ConvTranspose2d { .. }
+            | Op::Coordinates { .. }
+            | Op::RoiAlign { .. } => self.detection(node, x, out),
         }
         Ok(())
     }
@@ -370,7 +392,7 @@ fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
         .collect()
 }
 
-fn all<'s>(inputs: &[&'s str], params: &'s [String]) -> Vec<&'s str> {
+pub(super) fn all<'s>(inputs: &[&'s str], params: &'s [String]) -> Vec<&'s str> {
     inputs
         .iter()
         .copied()
@@ -378,7 +400,11 @@ fn all<'s>(inputs: &[&'s str], params: &'s [String]) -> Vec<&'s str> {
         .collect()
 }
 
-fn window(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Vec<AttributeProto> {
+pub(super) fn window(
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+) -> Vec<AttributeProto> {
     let [top, left] = padding;
     vec![
         ints("kernel_shape", &kernel),
@@ -387,7 +413,7 @@ fn window(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Vec<At
     ]
 }
 
-fn float(name: &str, value: f32) -> AttributeProto {
+pub(super) fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto {
         name: name.to_owned(),
         f: Some(value),
@@ -416,7 +442,7 @@ pub(super) fn text(name: &str, value: &str) -> AttributeProto {
     }
 }
 
-fn ints(name: &str, values: &[usize]) -> AttributeProto {
+pub(super) fn ints(name: &str, values: &[usize]) -> AttributeProto {
     let ints = values.iter().map(|&v| v as i64).collect();
     AttributeProto {
         name: name.to_owned(),

@@ -3,9 +3,11 @@
 //! The file is written front to back with the weights straight from the [`WeightMap`]: a model of
 //! 500 MB needs no second 500 MB.
 
+pub mod detection;
 mod integers;
 mod lower;
 pub mod proto;
+mod regions;
 mod resize;
 mod write;
 
@@ -31,6 +33,8 @@ pub struct OnnxOptions {
     /// Ends with a softmax over the classes: an output called `logits` becomes `probabilities`; one that is a map becomes
     /// `label_map` (N×H×W, int64, the greatest channel) and `score_map`.
     pub softmax: bool,
+    /// Ends with final boxes instead of a detector's maps ([`detection`]); needs `image_size`, and a batch of 1.
+    pub detections: bool,
     /// Free pairs stored in the file (`metadata_props`): labels, mean, std …
     pub metadata: Vec<(String, String)>,
 }
@@ -42,6 +46,7 @@ impl Default for OnnxOptions {
             image_size: None,
             batch: None,
             softmax: false,
+            detections: false,
             metadata: Vec::new(),
         }
     }
@@ -62,7 +67,7 @@ pub fn export(
 }
 
 /// Writes the ONNX file. Fold batch norms first ([`crate::fold_batch_norm`]) for a faster model;
-/// dropout is left out.
+/// dropout is left out. Regions of interest are inputs of their own, K×5, named as their nodes.
 ///
 /// # Errors
 /// An invalid graph, missing or misshapen weights, an image size that the network cannot take, a
@@ -125,26 +130,37 @@ fn write_with(
             lowering.node(id, node, &inputs, &names[id])?;
         }
         read.push(match (&node.op, quantization.and_then(|q| q.values[id])) {
-            (Op::Dropout { .. }, _) => read[node.inputs[0]].clone(),
+            (Op::Dropout { .. } | Op::DropBlock { .. }, _) => read[node.inputs[0]].clone(),
             (_, Some(affine)) => lowering.quantized_value(&names[id], affine),
             (_, None) => names[id].clone(),
         });
     }
-    let mut outputs = Vec::new();
-    for output in &graph.outputs {
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    let head = graph.head.as_ref().filter(|_| options.detections);
+    if let Some(head) = head {
+        let (Some(size), Some(1)) = (options.image_size, options.batch) else {
+            return Err(graph.error("final boxes need a fixed image size and a batch of 1"));
+        };
+        let maps = graph.outputs.iter().map(|o| names[o.node].clone());
+        let maps: Vec<String> = maps.collect();
+        let (input, found) = detection::append(&mut lowering, graph, head, &maps, size)?;
+        inputs.push(input);
+        outputs = found;
+    }
+    let regions = regions(graph, &names);
+    for output in graph.outputs.iter().filter(|_| head.is_none()) {
         let name = output_name(&output.name, options);
+        let rows = || match &regions[output.node] {
+            Some(rois) => dimension(None, &format!("{rois}_count")),
+            None => dimension(options.batch, "batch"),
+        };
         let dims = match values[output.node] {
             crate::Value::Map { channels, hw } => {
                 let side = |i: usize| dimension(hw.map(|hw| hw[i]), ["out_height", "out_width"][i]);
-                vec![
-                    dimension(options.batch, "batch"),
-                    fixed(channels),
-                    side(0),
-                    side(1),
-                ]
+                vec![rows(), fixed(channels), side(0), side(1)]
             }
             crate::Value::Vector { features } => {
-                vec![dimension(options.batch, "batch"), fixed(features)]
+                vec![rows(), fixed(features)]
             }
         };
         if options.softmax && output.name == LOGITS {
@@ -172,6 +188,12 @@ fn write_with(
     ];
     lowered.proto.name = graph.name.clone();
     lowered.proto.input = vec![value_info(options.input_name.clone(), dims)];
+    lowered.proto.input.append(&mut inputs);
+    let given = graph.nodes.iter().zip(&names);
+    for (_, name) in given.filter(|(node, _)| matches!(node.op, Op::Rois)) {
+        let dims = vec![dimension(None, &format!("{name}_count")), fixed(5)];
+        lowered.proto.input.push(value_info(name.clone(), dims));
+    }
     lowered.proto.output = outputs;
 
     let model = ModelProto {
@@ -193,6 +215,18 @@ fn write_with(
             .collect(),
     };
     write::model(&graph.name, &model, &lowered, target)
+}
+
+/// For each node whose value has a row for each region the value that holds the regions.
+fn regions(graph: &Graph, names: &[String]) -> Vec<Option<String>> {
+    let mut regions: Vec<Option<String>> = Vec::with_capacity(graph.nodes.len());
+    for (node, name) in graph.nodes.iter().zip(names) {
+        regions.push(match node.op {
+            Op::Rois => Some(name.clone()),
+            _ => node.inputs.iter().find_map(|&i| regions[i].clone()),
+        });
+    }
+    regions
 }
 
 const LOGITS: &str = "logits";
@@ -226,7 +260,7 @@ fn value_names(graph: &Graph, options: &OnnxOptions) -> Vec<String> {
         let direct = direct.filter(|o| !(options.softmax && o.name == LOGITS));
         let name = match (&node.op, direct) {
             (Op::Input { .. }, _) => options.input_name.clone(),
-            (Op::Dropout { .. }, _) => names[node.inputs[0]].clone(),
+            (Op::Dropout { .. } | Op::DropBlock { .. }, _) => names[node.inputs[0]].clone(),
             (_, Some(output)) => output.name.clone(),
             _ => {
                 let mut name = node.name.clone();

@@ -34,6 +34,7 @@ pub fn prune_graph(
         name: graph.name.clone(),
         nodes: nodes.map(|(id, node)| kept.node(id, node)).collect(),
         outputs: graph.outputs.clone(),
+        head: graph.head.clone(),
     };
     pruned.validate()?;
     Ok(pruned)
@@ -123,7 +124,7 @@ pub fn mask(
     let kept = Kept::new(graph, groups, keep)?;
     let mut masked = weights.clone();
     for (id, node) in graph.nodes.iter().enumerate() {
-        for param in node.op.params() {
+        for param in node.params() {
             if param.kind.is_statistic() {
                 continue;
             }
@@ -203,6 +204,14 @@ impl<'a> Kept<'a> {
                     *groups = *in_channels;
                 }
             }
+            Op::DeformConv2d {
+                in_channels,
+                out_channels,
+                ..
+            } => {
+                *in_channels = self.alive(input).len();
+                *out_channels = self.alive(id).len();
+            }
             Op::BatchNorm { channels, .. } => *channels = self.alive(id).len(),
             Op::Linear {
                 in_features,
@@ -227,7 +236,7 @@ impl<'a> Kept<'a> {
         let outputs = self.alive(id);
         // What the second axis of a weight counts; `None` where it does not change.
         let inputs = match node.op {
-            Op::Linear { .. } => Some(self.alive(node.inputs[0])),
+            Op::Linear { .. } | Op::DeformConv2d { .. } => Some(self.alive(node.inputs[0])),
             Op::Conv2d {
                 in_channels,
                 groups,
@@ -240,8 +249,12 @@ impl<'a> Kept<'a> {
             }
             _ => None,
         };
-        for param in node.op.params() {
+        for param in node.params() {
             let name = format!("{}.{}", node.name, param.suffix);
+            if matches!(node.op, Op::ConvTranspose2d { .. }) {
+                sliced.insert(name.clone(), weights[&name].clone()); // keeps all its channels
+                continue;
+            }
             let mut tensor = slice::select(&weights[&name], 0, &outputs);
             if let (Some(inputs), true) = (&inputs, param.shape.len() > 1) {
                 tensor = slice::select(&tensor, 1, inputs);

@@ -76,13 +76,20 @@ fn quantized(graph: &Graph) -> Vec<NodeId> {
             .iter()
             .for_each(|&input| readers[input].push(id));
     }
+    let shared = graph.shared();
+    let in_integers = |id: NodeId| in_integers(&graph.nodes[id].op) && !shared[id];
     let worth = |&id: &NodeId| {
-        let reads = readers[id].iter().any(|&r| in_integers(&graph.nodes[r].op));
+        let reads = readers[id].iter().any(|&r| in_integers(r));
         let output = readers[id]
             .iter()
             .all(|&r| enlarges_output(graph, &readers, r));
-        let makes = in_integers(&graph.nodes[id].op) && !output;
-        (reads || makes) && !bounded[id] && !matches!(graph.nodes[id].op, Op::Dropout { .. })
+        let makes = in_integers(id) && !output;
+        (reads || makes)
+            && !bounded[id]
+            && !matches!(
+                graph.nodes[id].op,
+                Op::Dropout { .. } | Op::DropBlock { .. }
+            )
     };
     (0..graph.nodes.len()).filter(worth).collect()
 }
@@ -109,12 +116,15 @@ fn bounded(graph: &Graph) -> Vec<bool> {
     bounded
 }
 
-/// Whether runtimes have an integer form of the operation.
+/// Whether runtimes have an integer form of the operation. Layers whose parameters others use stay fp32 as well: a
+/// quantized bias has the scale of one input.
 fn in_integers(op: &Op) -> bool {
     match op {
         // Runtimes interpolate integers without rounding the result.
         Op::Resize { .. } => false,
         Op::Input { .. } | Op::BatchNorm { .. } | Op::Softmax => false,
+        Op::DeformConv2d { .. } | Op::ConvTranspose2d { .. } | Op::Coordinates { .. } => false,
+        Op::Rois | Op::RoiAlign { .. } => false,
         Op::Activation(act) => matches!(
             act,
             Act::Relu | Act::Relu6 | Act::LeakyRelu { .. } | Act::Sigmoid
@@ -132,6 +142,7 @@ fn hands_on(op: &Op) -> bool {
             | Op::ChannelShuffle { .. }
             | Op::Flatten
             | Op::Dropout { .. }
+            | Op::DropBlock { .. }
             | Op::SamePad { .. }
             | Op::Upsample {
                 bilinear: false,
@@ -183,8 +194,9 @@ pub fn quantize(
         };
     }
     let mut params = IndexMap::new();
-    for node in &graph.nodes {
-        if !matches!(node.op, Op::Conv2d { .. } | Op::Linear { .. }) {
+    let shared = graph.shared();
+    for (id, node) in graph.nodes.iter().enumerate() {
+        if !matches!(node.op, Op::Conv2d { .. } | Op::Linear { .. }) || shared[id] {
             continue;
         }
         let Some(input) = source(graph, &values, node.inputs[0]) else {
@@ -223,7 +235,7 @@ fn bounds_within(op: &Op, range: Range) -> bool {
 
 /// How the value of `id` is quantized; dropout is its input.
 fn source(graph: &Graph, values: &[Option<Affine>], mut id: NodeId) -> Option<Affine> {
-    while let Op::Dropout { .. } = graph.nodes[id].op {
+    while let Op::Dropout { .. } | Op::DropBlock { .. } = graph.nodes[id].op {
         id = graph.nodes[id].inputs[0];
     }
     values[id]

@@ -12,6 +12,7 @@
 use oarlock_graph::{Act, Conv, NodeId};
 
 use super::{Task, separable, unit_act};
+use crate::mobilenet_v3::Variant;
 use crate::net::{Library, Names, Net, PLAIN, UNDERSCORED};
 use crate::{Built, mobilenet_v2, mobilenet_v3, resnet, xception_deeplab};
 
@@ -41,7 +42,7 @@ fn features(net: &mut Net, image: NodeId, backbone: &str) -> [NodeId; 2] {
         "Xception65" => xception_deeplab::features(net, image, 65),
         "MobileNetV3_large_x1_0_ssld" => {
             net.suffixes = PLAIN;
-            let blocks = mobilenet_v3::features(net, image, true, 16);
+            let blocks = mobilenet_v3::features(net, image, Variant::of(true), 16);
             [blocks[2], blocks[blocks.len() - 1]]
         }
         _ => match width(backbone) {

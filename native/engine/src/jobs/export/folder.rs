@@ -72,6 +72,7 @@ pub(super) fn write_onnx(
         image_size: Some(size),
         batch: None,
         softmax: true,
+        detections: false,
         metadata: metadata(yml),
     };
     let mut failure = None;
@@ -119,6 +120,7 @@ fn describe(yml: &ModelYml, quant: Option<(&QuantSpec, &Calibrated)>) -> ModelYm
                 "softmax over the classes"
             ),
         ]),
+        Resize::Cubic { .. } | Resize::Capped { .. } => json!([]),
     };
     let values = if p.range.is_empty() {
         "(pixel / 255 - mean) / std"
@@ -185,6 +187,19 @@ fn metadata(yml: &ModelYml) -> Vec<(String, String)> {
             ("crop", crop.to_string()),
         ]),
         Resize::Exact { height, width } => pairs.push(("resize", format!("{height},{width}"))),
+        Resize::Cubic { height, width } => pairs.extend([
+            ("resize", format!("{height},{width}")),
+            ("interpolation", "cubic".to_owned()),
+        ]),
+        Resize::Capped {
+            short,
+            long,
+            multiple,
+        } => pairs.extend([
+            ("resize_short", short.to_string()),
+            ("resize_long", long.to_string()),
+            ("pad_multiple", multiple.to_string()),
+        ]),
     }
     pairs.extend([
         ("channels", channels(yml).to_owned()),

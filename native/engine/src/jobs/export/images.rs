@@ -47,6 +47,7 @@ impl Images {
                 pictures.fit(how)?;
                 Self::Pixels(data, pictures)
             }
+            Resize::Cubic { .. } | Resize::Capped { .. } => return Err(no_detectors()),
         };
         let theirs = match &images {
             Self::Classes(data) => data.labels.len(),
@@ -117,8 +118,15 @@ impl Images {
 }
 
 /// How another runtime is to read the pictures of `images`, and what it measures; `topk` beside top-1.
-pub(super) fn measure_task(images: Option<&Images>, how: &Preprocessing, topk: u32) -> MeasureTask {
-    match how.resize {
+///
+/// # Errors
+/// `Unsupported` for detectors.
+pub(super) fn measure_task(
+    images: Option<&Images>,
+    how: &Preprocessing,
+    topk: u32,
+) -> Result<MeasureTask> {
+    Ok(match how.resize {
         Resize::ShortCrop { short, .. } => MeasureTask::Classes {
             resize_short: short,
             topk,
@@ -127,7 +135,15 @@ pub(super) fn measure_task(images: Option<&Images>, how: &Preprocessing, topk: u
             raster: images.and_then(Images::raster),
             range: how.range.clone(),
         },
-    }
+        Resize::Cubic { .. } | Resize::Capped { .. } => return Err(no_detectors()),
+    })
+}
+
+fn no_detectors() -> EngineError {
+    EngineError::new(
+        ErrorCode::Unsupported,
+        "detectors cannot be measured in another runtime yet",
+    )
 }
 
 fn pick<S: Clone>(samples: &[S], at: &[usize]) -> Vec<S> {

@@ -190,7 +190,7 @@ fn prepare_measure(
         mean: how.mean.clone(),
         std: how.std.clone(),
         classes: u32::try_from(classes).unwrap_or(u32::MAX),
-        task: images::measure_task(data, how, TOP_K.min(classes) as u32),
+        task: images::measure_task(data, how, TOP_K.min(classes) as u32)?,
         probe: probe::write(network, data, dir)?,
         threads: spec.threads,
     })

@@ -205,6 +205,7 @@ fn weigh(graph: &Graph, weights: &WeightMap, stages: &mut Stages) -> Result<()> 
         .nodes
         .iter()
         .filter(|node| matches!(node.op, Op::Conv2d { .. } | Op::Linear { .. }))
+        .filter(|node| node.shares.is_none())
         .collect();
     for (i, node) in layers.iter().enumerate() {
         let weight = weights.get(&format!("{}.weight", node.name));

@@ -1,0 +1,94 @@
+//! Losses of detectors, chosen by the [`Head`] of the graph.
+
+mod boxes;
+pub mod pico;
+mod simota;
+mod two_stage;
+pub mod yolo;
+mod yolo_targets;
+
+use std::fmt::Debug;
+
+use oarlock_datasets::DetectTarget;
+use oarlock_graph::Head;
+use oarlock_imaging::Object;
+use tch::{Kind, Tensor};
+
+use super::learner::Learned;
+use crate::exec::Network;
+use crate::{EngineError, Result};
+
+/// What a detector is trained for.
+pub trait Objective: Debug {
+    /// Forward pass in training and its losses; their sum is minimised, each is logged.
+    ///
+    /// `input` is N×3×h×w as made by [`crate::exec::network_input`]; `objects` has one entry for each image, in
+    /// pixels of the input. Images without objects are allowed.
+    ///
+    /// # Errors
+    /// Out of memory, device failures.
+    fn learn(
+        &self,
+        network: &Network,
+        input: &Tensor,
+        objects: &[DetectTarget],
+        seed: u64,
+    ) -> Result<Learned>;
+}
+
+/// The objective of the model `model` (a name of the zoo), whose graph ends with `head`.
+///
+/// # Errors
+/// None for the heads of today.
+pub fn objective(model: &str, head: &Head) -> Result<Box<dyn Objective>> {
+    Ok(match head {
+        Head::Yolo(head) => Box::new(yolo::Yolo::new(model, head.clone())),
+        Head::Pico(head) => Box::new(pico::Pico::new(head.clone())),
+        Head::TwoStage(head) => Box::new(two_stage::TwoStage::new(head)),
+    })
+}
+
+/// Losses under their names in PaddleX, scalars.
+pub type Parts = Vec<(String, Tensor)>;
+
+/// A forward pass of the whole network and what `losses` makes of its outputs.
+fn learn_outputs(
+    network: &Network,
+    input: &Tensor,
+    losses: impl FnOnce(&[Tensor]) -> Result<Parts>,
+) -> Result<Learned> {
+    let mut outputs = network
+        .forward_all(input, true)?
+        .iter()
+        .map(|o| Ok(o.f_to_kind(Kind::Float)?))
+        .collect::<Result<Vec<_>>>()?;
+    let parts = losses(&outputs)?;
+    if outputs.is_empty() {
+        return Err(EngineError::internal("the network has no output"));
+    }
+    let loss = Tensor::f_stack(&parts.iter().map(|(_, part)| part).collect::<Vec<_>>(), 0)?;
+    Ok(Learned {
+        loss: loss.f_sum(None)?,
+        parts,
+        output: outputs.swap_remove(0),
+    })
+}
+
+/// What a one-stage detector learns of an image: things with an area, groups left out.
+fn learned(target: &DetectTarget) -> impl Iterator<Item = &Object> {
+    target.objects.iter().filter(|o| {
+        let b = o.bbox;
+        !o.crowd && b.x2 > b.x1 && b.y2 > b.y1 && o.weight > 0.0
+    })
+}
+
+/// Adds up losses of the same name.
+fn add(sums: &mut Parts, parts: Parts) -> Result<()> {
+    for (name, part) in parts {
+        match sums.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum = sum.f_add(&part)?,
+            None => sums.push((name, part)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! The two-stage detectors, executed stage by stage: against numbers that torchvision's and PaddleX's own networks
+//! computed, as trained and folded.
+
+use oarlock_engine::exec::Network;
+use oarlock_engine::runtime::Placement;
+use oarlock_graph::{Graph, Head, HostTensor, ParamKind, WeightMap, parameter_count};
+use oarlock_zoo::{Origin, PaddleWeight, detector_of};
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+/// The hash of `data/record_two_stage_networks.py`: `n` numbers in [-0.5, 0.5).
+fn unit(name: &str, n: usize) -> impl Iterator<Item = f64> {
+    let s: u64 = (1..).zip(name.bytes()).map(|(k, b)| k * u64::from(b)).sum();
+    (0..n as u64).map(move |i| {
+        let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(s * 40503) & 0xffff_ffff;
+        x ^= x >> 16;
+        x = x.wrapping_mul(0x45d_9f3b) & 0xffff_ffff;
+        x ^= x >> 16;
+        x as f64 / 4_294_967_296.0 - 0.5
+    })
+}
+
+/// The weights that the other network was given, found by their names there.
+fn weights(graph: &Graph, names: &[PaddleWeight], origin: Origin, gain: f64) -> WeightMap {
+    let mut weights = WeightMap::new();
+    for (name, param) in graph.params() {
+        let theirs = match origin {
+            Origin::Torch => &name,
+            Origin::Paddle => {
+                let theirs = names.iter().find(|w| w.name == name);
+                &theirs.unwrap().paddle_name
+            }
+        };
+        let n = param.shape.iter().product();
+        let (scale, shift) = match param.kind {
+            ParamKind::Weight => ((24.0 / (n / param.shape[0]) as f64).sqrt(), 0.0),
+            ParamKind::RunningVar => (0.4, 1.0),
+            ParamKind::NormScale => (0.4 * gain, gain),
+            _ => (0.2, 0.0),
+        };
+        let data = unit(theirs, n)
+            .map(|u| (shift + scale * u) as f32)
+            .collect();
+        let shape = param.shape;
+        weights.insert(name, HostTensor { shape, data });
+    }
+    weights
+}
+
+fn rows(record: &Value) -> Tensor {
+    let values = record.as_array().unwrap().iter().flat_map(|row| {
+        let row = row.as_array().unwrap().iter();
+        row.map(|v| v.as_f64().unwrap() as f32)
+    });
+    Tensor::from_slice(&values.collect::<Vec<_>>()).reshape([-1, 5])
+}
+
+fn compare(name: &str, output: &Tensor, theirs: &Value) {
+    let all = output.to_kind(Kind::Double).contiguous().flatten(0, -1);
+    let all = Vec::<f64>::try_from(all).unwrap();
+    let theirs = theirs.as_array().unwrap();
+    let step = (all.len() / 24) | 1;
+    assert_eq!(
+        all.iter().step_by(step).take(24).count(),
+        theirs.len(),
+        "{name}"
+    );
+    let largest = all.iter().fold(0.0, |a: f64, v| a.max(v.abs()));
+    for (ours, theirs) in all.iter().step_by(step).zip(theirs) {
+        let theirs = theirs.as_f64().unwrap();
+        assert!(
+            (ours - theirs).abs() <= 2e-5 * largest,
+            "{name}: {ours} instead of {theirs}, of {largest}"
+        );
+    }
+}
+
+fn check(record: &Value) {
+    let model = record["model"].as_str().unwrap();
+    let (name, backbone) = model.split_once(' ').unwrap();
+    let origin = match record["origin"].as_str().unwrap() {
+        "torch" => Origin::Torch,
+        _ => Origin::Paddle,
+    };
+    let fpn = record["fpn"].as_bool().unwrap();
+    let (graph, names) = detector_of(name, Some(backbone), fpn, 3, origin).unwrap();
+    let parameters = record["parameters"].as_u64().unwrap();
+    assert_eq!(parameter_count(&graph), parameters, "{model}");
+    let Some(Head::TwoStage(head)) = &graph.head else {
+        panic!("{model} has no head");
+    };
+    let weights = weights(&graph, &names, origin, record["gain"].as_f64().unwrap());
+    let [h, w] = [0, 1].map(|i| record["size"][i].as_u64().unwrap() as usize);
+    let pixels: Vec<f32> = unit("input", 6 * h * w).map(|u| (u * 4.0) as f32).collect();
+    let input = Tensor::from_slice(&pixels).reshape([2, 3, h as i64, w as i64]);
+    for network in [
+        Network::new(graph.clone(), &weights, Placement::CPU_FP32).unwrap(),
+        Network::for_inference(&graph, &weights, Placement::CPU_FP32).unwrap(),
+    ] {
+        let check = |output: &Tensor, key: &str| {
+            let name = format!("{model} {origin:?} {key}");
+            compare(&name, output, &record["outputs"][key]);
+        };
+        let mut pass = network.begin(&input, false).unwrap();
+        for level in 0..head.levels.len() {
+            for key in [format!("rpn_score{level}"), format!("rpn_delta{level}")] {
+                check(&pass.output(&key).unwrap(), &key);
+            }
+        }
+        pass.give("rois", &rows(&record["rois"])).unwrap();
+        check(&pass.output("box_score").unwrap(), "box_score");
+        check(&pass.output("box_delta").unwrap(), "box_delta");
+        if head.mask_size.is_some() {
+            pass.give("mask_rois", &rows(&record["mask_rois"])).unwrap();
+            check(&pass.output("mask").unwrap(), "mask");
+        }
+    }
+}
+
+#[test]
+fn outputs_and_sizes_equal_torchvisions_and_paddlexs() {
+    let path = std::env::var("OARLOCK_TWO_STAGE_RECORDS");
+    let text = match path {
+        // All backbones, as `record_two_stage_networks.py paddlex all` writes them.
+        Ok(path) => std::fs::read_to_string(path).unwrap(),
+        Err(_) => include_str!("data/two_stage_networks.jsonl").to_owned(),
+    };
+    for line in text.lines() {
+        check(&serde_json::from_str(line).unwrap());
+    }
+}
