@@ -71,8 +71,7 @@ impl Lowering<'_> {
             self.emit("Add", &terms, &part("pixels"), Vec::new());
             // Pixel p of n at (2p + 1) / n − 1.
             self.size_of(x[0], 2 + i, &part("size"));
-            let one = self.floats(part("one"), &[], &[1.0]);
-            let two = self.floats(part("two"), &[], &[2.0]);
+            let [one, two] = [1.0, 2.0].map(|v| self.floats(part(&format!("{v}")), &[], &[v]));
             self.emit("Mul", &[&part("pixels"), &two], &part("twice"), Vec::new());
             self.emit("Add", &[&part("twice"), &one], &part("odd"), Vec::new());
             self.emit(
@@ -177,13 +176,8 @@ impl Lowering<'_> {
         let one = self.ints(part("single"), &[1]);
         let shape = [&part("batch")[..], &one, &part("size")];
         self.emit("Concat", &shape, &part("shape"), vec![int("axis", 0)]);
-<<<<<<<< HEAD:native/graph/src/onnx/regions.rs
-        let one = self.floats(part("one"), &[], &[1.0]);
-        let span = self.floats(part("span"), &[], &[last + 1.0]);
-========
         let one = self.floats(part("1"), &[], &[1.0]);
         let whole = self.floats(part("whole"), &[], &[last + 1.0]);
->>>>>>>> h-ops:native/graph/src/onnx/sampling.rs
         let mut maps = vec![x.to_owned()];
         for axis in [3, 2] {
             let part = |name: &str| part(&format!("axis{axis}.{name}"));
@@ -191,11 +185,7 @@ impl Lowering<'_> {
             self.size_of(x, axis, &part("size"));
             self.emit("Sub", &[&part("size"), &one], &part("last"), Vec::new());
             self.emit("Max", &[&part("last"), &one], &part("length"), Vec::new());
-<<<<<<<< HEAD:native/graph/src/onnx/regions.rs
-            self.emit("Div", &[&span, &part("length")], &part("step"), Vec::new());
-========
             self.emit("Div", &[&whole, &part("length")], &part("step"), Vec::new());
->>>>>>>> h-ops:native/graph/src/onnx/sampling.rs
             self.emit(
                 "Mul",
                 &[&part("count"), &part("step")],
