@@ -147,10 +147,10 @@ def yolo(name, anchors, masks, strides, scale, ignore, iou, aware, smooth, facto
     matrix = aware
     for i in range(len(THINGS)):
         if matrix:
-            out, _, _ = paddle._C_ops.matrix_nms(boxes[i:i + 1], scores[i:i + 1], 0.1, 0.05, -1, 20, False, 2.0, -1, False)
+            out, _, _ = paddle._C_ops.matrix_nms(boxes[i:i + 1], scores[i:i + 1], 0.1, -1, 20, 0.05, False, 2.0, -1, False)
         else:
             out, _, _ = paddle._C_ops.multiclass_nms3(boxes[i:i + 1], scores[i:i + 1], None, 0.1, 1000, 20, 0.45, True, 1.0, -1)
-        detections.append(listed(out.numpy(), 4))
+        detections.append(listed(out.numpy(), 7))
     return {
         "name": name, "anchors": level_anchors, "strides": strides, "scale_xy": scale, "ignore": ignore, "iou": iou,
         "iou_aware": factor if aware else None, "smooth": smooth,
@@ -191,7 +191,7 @@ def pico():
     detections = []
     for i in range(3):
         out, _, _ = paddle._C_ops.multiclass_nms3(b[i:i + 1], s[i:i + 1], None, 0.025, 1000, 20, 0.6, True, 1.0, -1)
-        detections.append(listed(out.numpy(), 4))
+        detections.append(listed(out.numpy(), 7))
     outputs = [o for pair in zip(scores, sides) for o in pair]
     return {
         "strides": strides, "parts": {k: float(v) for k, v in parts.items()},
