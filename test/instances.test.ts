@@ -51,7 +51,13 @@ describe('instance segmentation of composed scenes, over HTTP', { concurrency: f
     ({ path: dir } = (await server.ok('GET', '/workspace', { struct: 'task', id: tid, attr_list: ['path'] })).attr);
     await server.ok('POST', '/project/task/train', { tid });
     const log = { tid, type: 'train' };
-    const { train_log } = await server.until(120, 'GET', '/project/task/metrics', log, (a) => a.train_log.train_metrics);
+    const { train_log } = await server.until(
+      120,
+      'GET',
+      '/project/task/metrics',
+      log,
+      (a) => a.train_log.train_metrics,
+    );
     assert.deepEqual(
       Object.keys(train_log.train_metrics).sort(),
       [
@@ -99,7 +105,10 @@ describe('instance segmentation of composed scenes, over HTTP', { concurrency: f
         assert.ok(name in result[`${side}_PRAP`] && name in result[`${side}_pr_curves`]);
         const row = (matrix[id] ?? []).reduce((a, b) => a + b, 0);
         // Several detections may go to one truth.
-        assert.ok(row >= truths.filter((truth: { id: number }) => truth.id === id).length, `${side} of ${name}: ${row}`);
+        assert.ok(
+          row >= truths.filter((truth: { id: number }) => truth.id === id).length,
+          `${side} of ${name}: ${row}`,
+        );
       }
     }
     const sheet = await server.ok('GET', '/project/task/evaluate/file', { tid });

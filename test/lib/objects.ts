@@ -35,7 +35,12 @@ export function objectsOf({ side, map }: Scene): SceneObject[] {
         }
         counts[counts.length - 1] = (counts.at(-1) ?? 0) + 1;
         if (!inside) continue;
-        [left, top, right, bottom] = [Math.min(left, x), Math.min(top, y), Math.max(right, x + 1), Math.max(bottom, y + 1)];
+        [left, top, right, bottom] = [
+          Math.min(left, x),
+          Math.min(top, y),
+          Math.max(right, x + 1),
+          Math.max(bottom, y + 1),
+        ];
         area += 1;
       }
     }
