@@ -6,7 +6,7 @@
 //! `operations/deform` and `operations/regions` are small networks of what detectors need; see `parity/operations.rs`.
 //!
 //! A segmenter is called `NAME` or `NAME/BACKBONE`; its images have two thirds of the height, so that nothing
-//! mistakes height for width.
+//! mistakes height for width. So is a detector, see `parity/detectors.rs`.
 //!
 //! Weights are random but live: batch norm statistics are those of the images, slightly disturbed, so
 //! that activations stay in the range that trained networks have and folding has something to fold.
@@ -20,6 +20,8 @@
 // This program's results are for other programs that read its standard output; it is no part of a compute host.
 #![allow(clippy::print_stdout)]
 
+#[path = "parity/detectors.rs"]
+mod detectors;
 #[path = "parity/operations.rs"]
 mod operations;
 
@@ -115,6 +117,16 @@ fn run(args: Vec<String>) -> Result<()> {
         let usual = oarlock_zoo::input_size(name).map_or(224, |s| s.usual as u64);
         let side = size.unwrap_or(usual) as usize;
         let mut input = read(&images, side, placement)?;
+        if oarlock_zoo::canonical_detector(name).is_some() {
+            // A multiple of every stride.
+            let input = read(&images, side / 64 * 64, placement)?;
+            let input = input.f_narrow(2, 0, (2 * side / 3 / 64 * 64) as i64)?;
+            let built = oarlock_zoo::detector_of(name, backbone, true, classes, origin);
+            let (graph, _) = built.map_err(|e| argument(e.to_string()))?;
+            let dir = out.join(model.replace('/', "_"));
+            detectors::run(model, &graph, seed, &input, &dir, placement)?;
+            continue;
+        }
         let built = if oarlock_zoo::canonical_segmenter(name).is_some() {
             input = input.f_narrow(2, 0, (2 * side / 3) as i64)?;
             oarlock_zoo::segmenter_of(name, backbone, classes, 3, origin)
@@ -176,6 +188,14 @@ fn parity(
     });
     println!("{line}");
     Ok(())
+}
+
+/// The layer that makes a value: what stands before slices and activations.
+fn layer_of(graph: &Graph, mut id: usize) -> usize {
+    while let Op::Slice { .. } | Op::Activation(_) = graph.nodes[id].op {
+        id = graph.nodes[id].inputs[0];
+    }
+    id
 }
 
 /// Row-major little-endian floats.
@@ -247,7 +267,7 @@ fn live_weights(
         0,
     )?;
     let network = Network::new(measuring, &initial, placement)?;
-    drop(tch::no_grad(|| network.forward(&batch, true))?);
+    drop(tch::no_grad(|| network.forward_all(&batch, true))?);
     let mut weights = network.to_weights()?;
     let mut rng = Rng::of(&[seed]);
     let pooled = pooled_norms(graph);

@@ -90,7 +90,7 @@ pub fn detect_in(
 ///
 /// # Errors
 /// `NonFinite` when one holds NaN or an infinity.
-pub(crate) fn finite(outputs: &[Tensor]) -> Result<Vec<Tensor>> {
+fn finite(outputs: &[Tensor]) -> Result<Vec<Tensor>> {
     let outputs = outputs.iter().map(|o| Ok(o.f_to_kind(Kind::Float)?));
     let outputs = outputs.collect::<Result<Vec<_>>>()?;
     for output in &outputs {

@@ -5,6 +5,7 @@ mod conv_tests;
 mod deform;
 #[cfg(test)]
 mod detection_tests;
+mod device_augment;
 mod device_images;
 mod excite;
 mod flat;

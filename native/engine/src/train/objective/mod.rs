@@ -39,7 +39,7 @@ pub trait Objective: Debug {
 /// The objective of the model `model` (a name of the zoo), whose graph ends with `head`.
 ///
 /// # Errors
-/// `Unsupported` for a head that cannot be trained.
+/// None for the heads of today.
 pub fn objective(model: &str, head: &Head) -> Result<Box<dyn Objective>> {
     Ok(match head {
         Head::Yolo(head) => Box::new(yolo::Yolo::new(model, head.clone())),
