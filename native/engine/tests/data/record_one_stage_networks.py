@@ -33,7 +33,7 @@ OTHERS = [
     ("PPYOLO ResNet50_vd_dcn", 1.0),
     ("PPYOLO MobileNetV3_large", 1.0),
     ("PPYOLOv2 ResNet101_vd_dcn", 0.8),
-    ("PicoDet ESNet_m", 1.2),
+    ("PicoDet ESNet_m", 1.1),
     ("PicoDet ESNet_l", 1.1),
     ("PicoDet MobileNetV3", 1.0),
     ("PicoDet ResNet18_vd", 1.1),
