@@ -1,7 +1,7 @@
 //! Writes a network as ONNX beside the engine's own results, for a comparison by another runtime.
 //!
 //! `oarlock-parity --model NAME[,NAME…]|all --image FILE[,FILE…] --out DIR [--classes N] [--size S] [--seed N]
-//! [--origin torch|paddle]`
+//! [--origin torch|paddle] [--fpn no]`
 //!
 //! `operations/deform` and `operations/regions` are small networks of what detectors need; see `parity/operations.rs`.
 //!
@@ -89,6 +89,7 @@ fn run(args: Vec<String>) -> Result<()> {
         "all" => oarlock_zoo::classifier_names().to_vec(),
         list => list.split(',').collect(),
     };
+    let fpn = options.get("fpn").copied() != Some("no");
     let images: Vec<&str> = need("image")?.split(',').collect();
     let out = Path::new(need("out")?);
     let classes = number("classes")?.unwrap_or(10) as usize;
@@ -121,7 +122,7 @@ fn run(args: Vec<String>) -> Result<()> {
             // A multiple of every stride.
             let input = read(&images, side / 64 * 64, placement)?;
             let input = input.f_narrow(2, 0, (2 * side / 3 / 64 * 64) as i64)?;
-            let built = oarlock_zoo::detector_of(name, backbone, true, classes, origin);
+            let built = oarlock_zoo::detector_of(name, backbone, fpn, classes, origin);
             let (graph, _) = built.map_err(|e| argument(e.to_string()))?;
             let dir = out.join(model.replace('/', "_"));
             detectors::run(model, &graph, seed, &input, &dir, placement)?;
@@ -198,6 +199,25 @@ fn layer_of(graph: &Graph, mut id: usize) -> usize {
     id
 }
 
+/// A training pass without an end, over regions of every size where the network wants some.
+fn run_through(network: &Network, batch: &Tensor) -> Result<()> {
+    let size = batch.size();
+    let (height, width) = (size[2] as f32, size[3] as f32);
+    let mut rows = Vec::new();
+    for image in 0..size[0] {
+        for side in [0.1, 0.25, 0.5, 1.0] {
+            let (x, y) = (width * (1.0 - side) / 2.0, height * (1.0 - side) / 2.0);
+            rows.extend([image as f32, x, y, x + side * width, y + side * height]);
+        }
+    }
+    let regions = Tensor::f_from_slice(&rows)?.f_reshape([-1, 5])?;
+    let mut pass = network.begin(batch, true)?;
+    while let Some(node) = pass.waits_for().map(str::to_owned) {
+        pass.give(&node, &regions)?;
+    }
+    Ok(())
+}
+
 /// Row-major little-endian floats.
 fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     let flat = tensor
@@ -267,7 +287,7 @@ fn live_weights(
         0,
     )?;
     let network = Network::new(measuring, &initial, placement)?;
-    drop(tch::no_grad(|| network.forward_all(&batch, true))?);
+    tch::no_grad(|| run_through(&network, &batch))?;
     let mut weights = network.to_weights()?;
     let mut rng = Rng::of(&[seed]);
     let pooled = pooled_norms(graph);

@@ -1,7 +1,7 @@
-//! One-stage detectors: `--model NAME/BACKBONE`.
+//! Detectors: `--model NAME/BACKBONE`, two-stage ones with `--fpn no` without a feature pyramid.
 //!
 //! `DIR/<model>/` gets `model.onnx`, which ends with final boxes, `input.f32`, one image, and `found.json`: `size`
-//! as the file's second input takes it, and what the engine finds.
+//! as the file's second input takes it, and what the engine finds, masks as the run lengths of COCO.
 
 use std::fs;
 use std::path::Path;
@@ -61,6 +61,7 @@ pub fn run(
         "size": [STORED.1, STORED.0, height, width],
         "boxes": found.iter().map(|d| d.bbox).collect::<Vec<_>>(),
         "scores": found.iter().map(|d| d.score).collect::<Vec<_>>(),
+        "masks": found.iter().map(|d| d.mask.as_ref().map(|m| m.counts())).collect::<Vec<_>>(),
         "labels": found.iter().map(|d| d.class).collect::<Vec<_>>(),
     });
     fs::write(dir.join("found.json"), said.to_string())?;
