@@ -24,7 +24,12 @@ interface Found {
 }
 
 /** Pixels of a mask of probabilities that is spread over a box, column by column. */
-function spread(mask: Float32Array, [x0 = 0, y0 = 0, x1 = 0, y1 = 0]: number[], height: number, width: number): boolean[] {
+function spread(
+  mask: Float32Array,
+  [x0 = 0, y0 = 0, x1 = 0, y1 = 0]: number[],
+  height: number,
+  width: number,
+): boolean[] {
   const side = Math.sqrt(mask.length);
   const at = (x: number, y: number): number =>
     x < 0 || y < 0 || x >= side || y >= side ? 0 : (mask[y * side + x] ?? 0);
