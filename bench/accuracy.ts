@@ -1,12 +1,12 @@
 /**
  * `npm run bench -- accuracy`: the same training on MNIST in fp32 and bf16 ends at the same validation accuracy, and
- * segmenters find what was composed onto photographs that they have never seen, Mask R-CNN each thing of it.
+ * segmenters find what was composed onto photographs that they have never seen, detectors each thing of it.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { cocoFolder } from '../test/lib/objects.js';
+import { cocoFolder, vocFolder } from '../test/lib/objects.js';
 import { mnistFolder } from '../test/lib/pictures.js';
 import { composed } from '../test/lib/scenes.js';
 import { photographs } from './lib/photographs.js';
@@ -137,6 +137,36 @@ async function instances(base: string): Promise<void> {
   }
 }
 
+/** Boxes that a one-stage detector finds, trained from nothing on scenes composed onto photographs it has not seen. */
+async function objects(base: string): Promise<void> {
+  const side = 160;
+  const train = Number(process.env.BENCH_PICTURES ?? 600);
+  const epochs = Number(process.env.BENCH_EPOCHS ?? 20);
+  const set = { side, train, heldOut: Math.ceil(train / 5), photographs: photographs() };
+  const folder = vocFolder(set, join(base, 'objects'));
+  const server = await startOurs(join(base, 'objects-ws'), folder, 18_085);
+  try {
+    const pid = await project(server, folder, 'detection');
+    const params = {
+      ...{ model: 'YOLOv3', backbone: 'MobileNetV1', batch_size: 8, num_epochs: epochs },
+      ...{ save_interval_epochs: Math.max(1, Math.floor(epochs / 4)), image_shape: [side, side], random_shape: false },
+      ...{ learning_rate: 0.002, lr_policy: 'Cosine', warmup_steps: 100, pretrain_weights: null, use_mixup: false },
+    };
+    const begin = performance.now();
+    const { value: map } = await trained(server, pid, params, 'bbox_map');
+    const minutes = (performance.now() - begin) / 60_000;
+    add({
+      question: `${train} composed scenes of ${side}×${side}, YOLOv3-MobileNetV1 from scratch, ${epochs} epochs: VOC mAP50`,
+      ours: map.toFixed(4),
+      peer: `after ${minutes.toFixed(1)} min`,
+      ratio: map,
+      goal: 0.8,
+    });
+  } finally {
+    await server.stop();
+  }
+}
+
 /** COCO's average precision of masks at an overlap of 0.5, mean over the classes, of a task's best epoch. */
 async function maskAp(server: Server, tid: string): Promise<number> {
   await server.call('POST', '/project/task/evaluate', { tid, score_thresh: 0, overlap_thresh: 0.5 });
@@ -191,7 +221,7 @@ async function precisions(base: string): Promise<void> {
   }
 }
 
-/** `BENCH_PARTS=scenes`, `instances` or `precisions` runs one of the three. */
+/** `BENCH_PARTS=scenes`, `objects`, `instances` or `precisions` runs one of the four. */
 export async function accuracy(): Promise<void> {
   const base = mkdtempSync(join(tmpdir(), 'oarlock-bench-'));
   const part = process.env.BENCH_PARTS;
@@ -199,6 +229,7 @@ export async function accuracy(): Promise<void> {
   try {
     if (wanted('precisions')) await precisions(base);
     if (wanted('scenes')) await scenes(base);
+    if (wanted('objects')) await objects(base);
     if (wanted('instances')) await instances(base);
   } finally {
     rmSync(base, { recursive: true, force: true });

