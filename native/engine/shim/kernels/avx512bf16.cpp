@@ -2,8 +2,9 @@
 #include "depthwise.inc"
 #include "norm.inc"
 #include "optim.inc"
+#include "rows.inc"
 
 namespace oarlock {
 extern const Kernels kernels_avx512bf16 = {sgd, adam, norm_stats, norm_apply, norm_grad_stats, norm_grad_apply,
-                                 depthwise_grad_input, depthwise_grad_weight};
+                                 depthwise_grad_input, depthwise_grad_weight, gather_rows, scatter_rows, dot_rows};
 }

@@ -22,6 +22,9 @@ struct Depthwise {
   bool bf16;
 };
 
+// A row of channels that begins `at` values from the map's first, and its share.
+struct Term { int64_t at; float weight; };
+
 struct Kernels {
   // `copy` (bf16) is null where the forward pass reads the master weights themselves.
   void (*sgd)(float *w, uint16_t *copy, const void *g, bool g_bf16, float *v, int64_t n, SgdRates r);
@@ -41,6 +44,12 @@ struct Kernels {
   void (*depthwise_grad_input)(Depthwise d, const void *dy, const float *w, void *dx, int64_t begin, int64_t end);
   // Adds to `sums` (taps × channels) what output rows [begin, end) of N·OH give; kernel width 3, 5 or 7.
   void (*depthwise_grad_weight)(Depthwise d, const void *x, const void *dy, float *sums, int64_t begin, int64_t end);
+  // out = Σ weight · row; `x` and `out` fp32 or bf16.
+  void (*gather_rows)(const void *x, bool bf16, const Term *terms, int64_t count, int64_t channels, void *out);
+  // Adds weight · g to each row.
+  void (*scatter_rows)(float *x, const Term *terms, int64_t count, int64_t channels, const void *g, bool bf16);
+  // The products of four rows with `g`, which has the type of `x`.
+  void (*dot_rows)(const void *x, bool bf16, const Term *terms, int64_t channels, const void *g, float *dots);
 };
 
 extern const Kernels kernels_base;
