@@ -1,11 +1,12 @@
 /**
  * `npm run bench -- accuracy`: the same training on MNIST in fp32 and bf16 ends at the same validation accuracy, and
- * segmenters find what was composed onto photographs that they have never seen.
+ * segmenters find what was composed onto photographs that they have never seen, Mask R-CNN each thing of it.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { cocoFolder } from '../test/lib/objects.js';
 import { mnistFolder } from '../test/lib/pictures.js';
 import { composed } from '../test/lib/scenes.js';
 import { photographs } from './lib/photographs.js';
@@ -99,17 +100,70 @@ async function scenes(base: string): Promise<void> {
   }
 }
 
-/** A project on an imported segmentation set that is split already. */
-async function project(server: Server, path: string): Promise<string> {
-  const type = 'segmentation';
+/** Masks that Mask R-CNN finds, trained from nothing on scenes composed onto photographs. */
+async function instances(base: string): Promise<void> {
+  const side = 128;
+  const train = Number(process.env.BENCH_PICTURES ?? 240);
+  const epochs = Number(process.env.BENCH_EPOCHS ?? 6);
+  const heldOut = Math.ceil(train / 5);
+  const folder = cocoFolder({ side, train, heldOut, photographs: photographs() }, join(base, 'instances'));
+  const server = await startOurs(join(base, 'instances-ws'), folder, 18_084);
+  try {
+    const split = { val_split: heldOut / (train + heldOut), test_split: 0, seed: 1 };
+    const pid = await project(server, folder, 'instance_segmentation', split);
+    const params = {
+      ...{ model: 'MaskRCNN', backbone: 'ResNet18', batch_size: 4, num_epochs: epochs, save_interval_epochs: epochs },
+      ...{
+        image_shape: [side, side],
+        learning_rate: 0.01,
+        lr_policy: 'Cosine',
+        warmup_steps: 60,
+        pretrain_weights: null,
+      },
+    };
+    const begin = performance.now();
+    const { tid } = await trained(server, pid, params, 'bbox_mmap');
+    const minutes = (performance.now() - begin) / 60_000;
+    const map = await maskAp(server, tid);
+    add({
+      question: `${train} composed scenes of ${side}×${side}, MaskRCNN-ResNet18 from scratch, ${epochs} epochs: mask mAP50`,
+      ours: map.toFixed(4),
+      peer: `after ${minutes.toFixed(1)} min`,
+      ratio: map,
+      goal: 0.6,
+    });
+  } finally {
+    await server.stop();
+  }
+}
+
+/** COCO's average precision of masks at an overlap of 0.5, mean over the classes, of a task's best epoch. */
+async function maskAp(server: Server, tid: string): Promise<number> {
+  await server.call('POST', '/project/task/evaluate', { tid, score_thresh: 0, overlap_thresh: 0.5 });
+  for (;;) {
+    await sleep(500);
+    const { evaluate_status, result, message } = await server.call('GET', '/project/task/evaluate', { tid });
+    if (evaluate_status === 5) return Number((result as Record<string, unknown>).Mask_mAP);
+    if (evaluate_status !== 11) throw new Error(`evaluation of ${tid}: ${JSON.stringify(message)}`);
+  }
+}
+
+/** A project on an imported set, split already unless `split` says how. */
+async function project(
+  server: Server,
+  path: string,
+  type = 'segmentation',
+  split?: Record<string, number>,
+): Promise<string> {
   const did = String((await server.call('POST', '/dataset', { name: type, desc: '', dataset_type: type })).did);
   await server.call('PUT', '/dataset', { did, path });
   for (;;) {
     const { dataset_status, message } = await server.call('GET', '/dataset', { did });
-    if (dataset_status === 6) break;
+    if (dataset_status === (split ? 4 : 6)) break;
     if (dataset_status !== 1 && dataset_status !== 3) throw new Error(`import: ${JSON.stringify(message)}`);
     await sleep(100);
   }
+  if (split) await server.call('PUT', '/dataset/split', { did, ...split });
   const pid = String((await server.call('POST', '/project', { name: type, desc: '', project_type: type })).pid);
   await server.call('PUT', '/workspace', { struct: 'project', id: pid, attr_dict: { did } });
   return pid;
@@ -137,13 +191,15 @@ async function precisions(base: string): Promise<void> {
   }
 }
 
-/** `BENCH_PARTS=scenes` or `precisions` runs one of the two. */
+/** `BENCH_PARTS=scenes`, `instances` or `precisions` runs one of the three. */
 export async function accuracy(): Promise<void> {
   const base = mkdtempSync(join(tmpdir(), 'oarlock-bench-'));
   const part = process.env.BENCH_PARTS;
+  const wanted = (name: string): boolean => part === undefined || part === name;
   try {
-    if (part !== 'scenes') await precisions(base);
-    if (part !== 'precisions') await scenes(base);
+    if (wanted('precisions')) await precisions(base);
+    if (wanted('scenes')) await scenes(base);
+    if (wanted('instances')) await instances(base);
   } finally {
     rmSync(base, { recursive: true, force: true });
   }

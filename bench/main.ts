@@ -1,9 +1,10 @@
-/** `npm run bench -- [data] [train] [infer] [prune] [det] [seg] [e2e] [api] [accuracy] [slimming]`: all questions without a name. */
+/** `npm run bench -- [data] [train] [infer] [kernels] [prune] [det] [seg] [e2e] [api] [accuracy] [slimming]`: all questions without a name. */
 import { accuracy } from './accuracy.js';
 import { api } from './api.js';
 import { data } from './data.js';
 import { detection } from './det.js';
 import { endToEnd } from './e2e.js';
+import { kernels } from './kernels.js';
 import { prune } from './prune.js';
 import { segmentation } from './seg.js';
 import { slimming } from './slimming.js';
@@ -13,6 +14,7 @@ const questions: Record<string, () => Promise<void>> = {
   data,
   train,
   infer,
+  kernels,
   prune,
   det: detection,
   seg: segmentation,

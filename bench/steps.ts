@@ -1,6 +1,7 @@
 /** `npm run bench -- train` and `-- infer`: one step of a network, ours against PyTorch and Paddle. */
 import { BestOf, type Contender, median, ProcessContender, race } from './lib/contender.js';
 import { compare, comparePeaks, EngineContender, perSecond, type Step, threads } from './lib/engine.js';
+import { OnnxContender } from './lib/onnx.js';
 import { peer } from './lib/peers.js';
 import { add, finish } from './lib/report.js';
 
@@ -11,7 +12,9 @@ interface Network {
   torch: string;
   batch: number;
   steps: number;
-  goals: { paddle?: number; tuned?: number; bf16?: number; fp32?: number; gemm?: number };
+  /** Whether inference is compared with ONNX Runtime on the exported network too. */
+  onnx?: true;
+  goals: { paddle?: number; tuned?: number; bf16?: number; fp32?: number; gemm?: number; peak?: number };
 }
 
 const engine = (name: 'bf16' | 'fp32', command: Step['command'], net: Network, steps: number): EngineContender =>
@@ -108,7 +111,7 @@ async function trainOne(net: Network): Promise<void> {
       ...(net.goals.gemm === undefined ? {} : { goal: net.goals.gemm }),
     });
   }
-  comparePeaks(`${what}, peak memory`, result, 'bf16', 'PyTorch tuned');
+  comparePeaks(`${what}, peak memory`, result, 'bf16', 'PyTorch tuned', net.goals.peak);
 }
 
 async function inferOne(net: Network, batch: number): Promise<void> {
@@ -121,9 +124,14 @@ async function inferOne(net: Network, batch: number): Promise<void> {
       engine('fp32', 'bench-infer', at, steps),
       torch('PyTorch default', 'infer', 'default', at, steps),
       paddle('Paddle', 'infer', at),
+      ...(net.onnx ? [new OnnxContender(net.ours, batch, 224, steps)] : []),
     ],
     rounds,
   );
+  if (net.onnx) {
+    compare(`${what}, bf16`, result, 'bf16', 'ONNX Runtime', 1);
+    compare(`${what}, fp32`, result, 'fp32', 'ONNX Runtime', 1);
+  }
   compare(`${what}, bf16`, result, 'bf16', 'PyTorch default', 2.5);
   compare(`${what}, bf16`, result, 'bf16', 'Paddle', 10);
   compare(`${what}, fp32`, result, 'fp32', 'PyTorch default');
@@ -135,7 +143,8 @@ const networks: Network[] = [
     torch: 'resnet50',
     batch: 16,
     steps: 3,
-    goals: { paddle: 7, tuned: 1, bf16: 2.3, fp32: 1.15, gemm: 0.7 },
+    onnx: true,
+    goals: { paddle: 7, tuned: 1, bf16: 2.3, fp32: 1.15, gemm: 0.7, peak: 0.8 },
   },
   {
     ours: 'ResNet18',
@@ -156,6 +165,7 @@ const networks: Network[] = [
     torch: 'mobilenet_v2',
     batch: 32,
     steps: 3,
+    onnx: true,
     goals: { paddle: 5, tuned: 2, bf16: 3 },
   },
 ];

@@ -39,7 +39,9 @@ describe('operations of detectors', () => {
       const dir = join(folder, `operations_${name}`);
       for (const file of ['model.onnx', 'fixed.onnx']) {
         const session = await ort.InferenceSession.create(join(dir, file), { logSeverityLevel: 3 });
-        const feeds: Record<string, ort.Tensor> = { image: new ort.Tensor('float32', floats(dir, 'input'), said.input) };
+        const feeds: Record<string, ort.Tensor> = {
+          image: new ort.Tensor('float32', floats(dir, 'input'), said.input),
+        };
         const given = Object.entries(said.regions);
         for (const [node, shape] of given) feeds[node] = new ort.Tensor('float32', floats(dir, node), shape);
         const out = await session.run(feeds);

@@ -21,6 +21,13 @@ export interface Step {
   warmup: number;
 }
 
+/** The answer of one command of the engine's binary. */
+export function engineAnswer(args: string[]): Record<string, unknown> {
+  const done = spawnSync(binary, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+  if (done.status !== 0) throw new Error(`${binary} ${args.join(' ')} failed: ${done.stdout}`);
+  return JSON.parse(done.stdout.trim().split('\n').at(-1) ?? '{}') as Record<string, unknown>;
+}
+
 export interface StepTiming extends Timing {
   /** Multiply-adds of the forward pass of one image. */
   macs: number;
@@ -40,9 +47,7 @@ export class EngineContender implements Contender {
       command,
       ...Object.entries({ ...options, threads }).flatMap(([key, value]) => [`--${key}`, `${value}`]),
     ];
-    const done = spawnSync(binary, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
-    if (done.status !== 0) throw new Error(`${binary} ${args.join(' ')} failed: ${done.stdout}`);
-    const answer = JSON.parse(done.stdout.trim().split('\n').at(-1) ?? '{}') as {
+    const answer = engineAnswer(args) as unknown as {
       images_per_second: number;
       peak_rss_bytes?: number;
       macs: number;
@@ -77,13 +82,14 @@ export function compare(
 }
 
 /** A row of the peak memory of `ours` against `theirs`. */
-export function comparePeaks(question: string, result: Rounds, ours: string, theirs: string): void {
+export function comparePeaks(question: string, result: Rounds, ours: string, theirs: string, goal?: number): void {
   const mib = (name: string): number => (result.peaks[name] ?? 0) / 2 ** 20;
   add({
     question,
     ours: `${mib(ours).toFixed(0)} MiB`,
     peer: `${theirs} ${mib(theirs).toFixed(0)} MiB`,
     ratio: mib(ours) / mib(theirs),
+    ...(goal === undefined ? {} : { goal }),
     atMost: true,
   });
 }

@@ -4,7 +4,7 @@ import type { Logger } from '../compute/logger.js';
 import type { Compute, JobHandle, JobRequest, JobState } from '../compute/ports.js';
 import type { WeightsApi } from './contracts.js';
 import { PROJECT_TYPES, type ProjectType } from './enums.js';
-import { invalidArgument, OarlockError, unsupported } from './errors.js';
+import { invalidArgument, OarlockError } from './errors.js';
 import type { EventBus } from './events.js';
 import type { PathGuard } from './paths.js';
 import type { Repository } from './repository.js';
@@ -65,14 +65,6 @@ export function submitted(compute: Compute, request: JobRequest): JobHandle {
     const outcome: JobOutcome = { type: 'failed', code: 'internal', message, context: {}, retryable: true, hint: null };
     return { outcome: Promise.resolve(outcome), stop: () => Promise.resolve(), state: 'stopping' };
   }
-}
-
-/** Types whose models can be trained and used. */
-const USABLE: readonly ProjectType[] = ['classification', 'segmentation'];
-
-/** Refuses what needs models that are not there yet. */
-export function requireUsable(type: ProjectType, what: string): void {
-  if (!USABLE.includes(type)) throw unsupported(`${what} for ${type} is not available yet.`);
 }
 
 const MAX_TEXT = 4096;

@@ -3,7 +3,7 @@ import { mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobOutcome, PredictImage } from '../compute/jobs.gen.js';
 import { writeFileAtomic } from './atomic-file.js';
-import { type DomainContext, requireUsable } from './context.js';
+import type { DomainContext } from './context.js';
 import type { EvaluateArgs, ExportArgs, JobsApi, LiteArgs, PredictArgs, TasksApi } from './contracts.js';
 import { TaskStatus } from './enums.js';
 import { invalidArgument, notReady } from './errors.js';
@@ -15,6 +15,13 @@ import type { SideJobRunner } from './side-job-runner.js';
 import { next } from './states.js';
 import { taskDevice } from './task-devices.js';
 import type { Trash } from './trash.js';
+
+/** A threshold that a client gave, from 0 to 1; without one the job's own counts. */
+function share<K extends string>(field: K, value: number | null | undefined): { [key in K]?: number } {
+  if (value == null) return {};
+  if (!(value >= 0 && value <= 1)) throw invalidArgument(field, `${field} must lie between 0 and 1, not ${value}.`);
+  return { [field]: value } as { [key in K]?: number };
+}
 
 /** Machine-readable predictions kept with the state; all of them are in the file. */
 const KEPT_RESULTS = 1000;
@@ -42,17 +49,27 @@ export class Jobs implements JobsApi {
   }
 
   async evaluate(tid: string, args: EvaluateArgs): Promise<void> {
-    const task = this.#checked(tid, 'Evaluation');
+    const task = this.#tasks.get(tid);
     const epoch = args.epoch ?? null;
     const topk = args.topk ?? 5;
     if (!Number.isSafeInteger(topk) || topk < 1)
       throw invalidArgument('topk', `topk must be a whole number from 1, not ${topk}.`);
+    const thresholds = {
+      ...share('score_thresh', args.score_thresh),
+      ...share('overlap_thresh', args.overlap_thresh),
+    };
     const checkpoint = await this.#tasks.checkpoint(tid, epoch);
     await this.#context.requireSpace();
     const path = join(task.path, 'eval_res.json');
     await this.#runner.start(task, 'evaluate', async () => ({
-      spec: { kind: 'evaluate', task_type: this.#tasks.typeOf(task), source: { checkpoint, epoch }, topk },
-      args: { epoch, topk, path },
+      spec: {
+        kind: 'evaluate',
+        task_type: this.#tasks.typeOf(task),
+        source: { checkpoint, epoch },
+        topk,
+        ...thresholds,
+      },
+      args: { epoch, topk, ...thresholds, path },
       total: 0,
       finish: async (outcome) => {
         const { report } = outcome as Extract<JobOutcome, { type: 'evaluate' }>;
@@ -63,7 +80,7 @@ export class Jobs implements JobsApi {
   }
 
   async predict(tid: string, args: PredictArgs): Promise<{ path: string | null }> {
-    const task = this.#checked(tid, 'Prediction');
+    const task = this.#tasks.get(tid);
     const epoch = args.epoch ?? null;
     const checkpoint = await this.#tasks.checkpoint(tid, epoch);
     await this.#context.requireSpace();
@@ -101,7 +118,7 @@ export class Jobs implements JobsApi {
   }
 
   async export(tid: string, args: ExportArgs): Promise<{ save_dir: string }> {
-    const task = this.#checked(tid, 'Export');
+    const task = this.#tasks.get(tid);
     const { plan } = await exportPlan(this.#context, this.#tasks, task, args);
     await this.#context.requireSpace();
     next('task', tid, task.status, 'exportStart');
@@ -110,7 +127,7 @@ export class Jobs implements JobsApi {
   }
 
   async lite(tid: string, args: LiteArgs): Promise<{ message: string }> {
-    const task = this.#checked(tid, 'Export');
+    const task = this.#tasks.get(tid);
     this.#runner.refuseRunning(task, 'export', `An export of ${tid} cannot be converted`);
     await this.#context.requireSpace();
     return convert(this.#context, task, args);
@@ -137,12 +154,6 @@ export class Jobs implements JobsApi {
   /** Whether the export that a registered model belongs to is done. */
   isExported(tid: string): boolean {
     return this.#runner.get(tid, 'export')?.status === TaskStatus.XEXPORTED;
-  }
-
-  #checked(tid: string, what: string): TaskRecord {
-    const task = this.#tasks.get(tid);
-    requireUsable(this.#tasks.typeOf(task), what);
-    return task;
   }
 
   async #images(task: TaskRecord, list: readonly string[]): Promise<PredictImage[]> {

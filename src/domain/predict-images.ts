@@ -1,7 +1,7 @@
 /** Where the pictures of a prediction come from and what their results are called. */
 import { randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { PredictImage } from '../compute/jobs.gen.js';
@@ -82,8 +82,37 @@ const LINES: Readonly<Record<'classification' | 'annotated', RegExp>> = {
   annotated: /^(.+?)\s(Annotations\/.+?)\s*$/,
 };
 
-/** Pictures of the dataset's test split; of a segmentation set with their true label maps. */
-export async function testImages({ path: root, type }: DatasetRecord): Promise<PredictImage[]> {
+/** Pictures of the dataset's test split, with their annotations unless these are class names. */
+export async function testImages(dataset: DatasetRecord): Promise<PredictImage[]> {
+  const images = dataset.type === 'instance_segmentation' ? await indexed(dataset) : await listed(dataset);
+  if (images.length > 0) return images;
+  throw notReady(
+    'The dataset has no test pictures.',
+    'Send image_data or img_list, or split the dataset with test_split above 0.',
+  );
+}
+
+/** An instance segmentation set has no lists; its index names the pictures of each part. */
+async function indexed({ path: root, type }: DatasetRecord): Promise<PredictImage[]> {
+  const names = new OutputNames(type);
+  const text = await readFile(join(root, 'statis.json'), 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return '{}';
+    throw error;
+  });
+  const { test_files: files = [], file_info: info = {} } = JSON.parse(text) as {
+    test_files?: string[];
+    file_info?: Record<string, string>;
+  };
+  if (files.length > MAX_IMAGES) throw tooMany();
+  return files.map((name) => {
+    const path = join(root, name);
+    const annotation = info[name];
+    const truth = annotation === undefined ? {} : { truth: join(root, annotation) };
+    return { from: 'file', path, output: names.next(path), ...truth };
+  });
+}
+
+async function listed({ path: root, type }: DatasetRecord): Promise<PredictImage[]> {
   const names = new OutputNames(type);
   const line = LINES[type === 'classification' ? type : 'annotated'];
   const images: PredictImage[] = [];
@@ -94,7 +123,7 @@ export async function testImages({ path: root, type }: DatasetRecord): Promise<P
       if (name === undefined || annotation === undefined) continue;
       if (images.length >= MAX_IMAGES) throw tooMany();
       const path = join(root, name.trim());
-      const truth = type === 'segmentation' ? { truth: join(root, annotation) } : {};
+      const truth = type === 'classification' ? {} : { truth: join(root, annotation) };
       images.push({ from: 'file', path, output: names.next(path), ...truth });
     }
   } catch (error) {
@@ -102,11 +131,7 @@ export async function testImages({ path: root, type }: DatasetRecord): Promise<P
   } finally {
     file.destroy();
   }
-  if (images.length > 0) return images;
-  throw notReady(
-    'The dataset has no test pictures.',
-    'Send image_data or img_list, or split the dataset with test_split above 0.',
-  );
+  return images;
 }
 
 /** Writes a received picture to a file of the task, checked to be one. */

@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobOutcome } from '../compute/jobs.gen.js';
 import { weightsDigest } from './checkpoints.js';
-import { type DomainContext, requireUsable } from './context.js';
+import type { DomainContext } from './context.js';
 import type { PruneLog, PruningApi, TasksApi } from './contracts.js';
 import { PruneStatus } from './enums.js';
 import { notReady, unsupported } from './errors.js';
@@ -109,7 +109,6 @@ export class Pruning implements PruningApi {
         'YOLOv3, PPYOLO and PicoDet can be pruned.',
       );
     }
-    requireUsable(type, 'The pruning analysis');
   }
 
   /** `partial`: an earlier analysis whose measured layers are kept if it was of the same model and data. */

@@ -2,10 +2,17 @@
 import type { DatasetFormat, DatasetRef, Resume } from '../compute/jobs.gen.js';
 import { readChannels } from './channels.js';
 import { checkpointFolder, resumeState, savedEpochs } from './checkpoints.js';
-import { type DomainContext, requireUsable } from './context.js';
+import type { DomainContext } from './context.js';
 import { DatasetStatus, type ProjectType } from './enums.js';
 import { invalidArgument, notReady } from './errors.js';
-import { type ParamsPlan, planClassification, planSegmentation } from './params/index.js';
+import {
+  type ParamsPlan,
+  planClassification,
+  planDetection,
+  planSegmentation,
+  type TrainingSite,
+  type TrainParams,
+} from './params/index.js';
 import type { DatasetRecord, TaskRecord, TrainingRecord } from './records.js';
 
 export interface TrainingPlan extends ParamsPlan {
@@ -18,6 +25,13 @@ const FORMATS: Readonly<Record<ProjectType, DatasetFormat>> = {
   detection: 'voc',
   segmentation: 'segmentation_pairs',
   instance_segmentation: 'coco',
+};
+
+const PLANS: Readonly<Record<ProjectType, (stored: TrainParams, site: TrainingSite) => ParamsPlan>> = {
+  classification: planClassification,
+  detection: (stored, site) => planDetection('detection', stored, site),
+  segmentation: planSegmentation,
+  instance_segmentation: (stored, site) => planDetection('instance_segmentation', stored, site),
 };
 
 /** A dataset as jobs read it. */
@@ -38,12 +52,11 @@ export function readyDataset(context: DomainContext, task: TaskRecord): DatasetR
   return dataset;
 }
 
-/** Throws when the task's type cannot be trained or its data is not ready. */
+/** Throws when the task's data is not ready or its parameters cannot be used. */
 export async function planTraining(context: DomainContext, task: TaskRecord, type: ProjectType): Promise<TrainingPlan> {
-  requireUsable(type, 'Training');
   const dataset = readyDataset(context, task);
   const { gpus } = await context.compute.devices();
-  const plan = (type === 'segmentation' ? planSegmentation : planClassification)(task.params, {
+  const plan = PLANS[type](task.params, {
     trainImages: dataset.counts?.train ?? 0,
     gpus: gpus.map((gpu) => gpu.index),
     ...(dataset.counts === undefined || dataset.counts === null ? {} : { labels: dataset.counts.labels }),

@@ -48,7 +48,7 @@ describe('starting a training', () => {
     const set = await datasets.create({ name: 'd', desc: '', type: 'detection' });
     await workspace.setAttributes('project', detection.id, { did: set.id });
     const other = await tasks.create({ pid: detection.id });
-    await assert.rejects(training.start(other.id), { code: 'unsupported' });
+    await assert.rejects(training.start(other.id), { code: 'not_ready', message: /is not imported/ });
     await training.start(tid);
     await assert.rejects(training.start(tid), { code: 'conflict', context: { state: 'XTRAINING' } });
     await assert.rejects(training.resume(tid), { code: 'conflict' });

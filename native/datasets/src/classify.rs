@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oarlock_imaging::transform::{Distort, Jitter};
+use oarlock_imaging::transform::{Distort, Drawn, Jitter};
 use oarlock_imaging::{
     DecodePlan, Image, ImageError, Rect, Rng, centre_rect, flip_horizontal, flip_vertical,
     random_crop_rect, resize_box_into, resize_into, rotate, short_side_size,
@@ -234,7 +234,7 @@ impl ClassifyPipeline {
             }
         }
         if let Self::Train(train) = self {
-            train.change(out, rng);
+            train.draw(rng).apply(out, train.crop);
         }
         Ok(())
     }
@@ -302,15 +302,9 @@ impl Area {
 }
 
 impl ClassifyTrain {
-    /// Flips, colour jitter in random order, rotation; in place on `h·w·3` bytes.
-    fn change(&self, pixels: &mut [u8], rng: &mut Rng) {
-        let (height, width) = self.crop;
-        if rng.chance(self.horizontal_flip) {
-            flip_horizontal(pixels, width);
-        }
-        if rng.chance(self.vertical_flip) {
-            flip_vertical(pixels, width);
-        }
+    /// Draws flips, colour jitter in random order and rotation. Every number is drawn whether it is used or not.
+    pub(crate) fn draw(&self, rng: &mut Rng) -> ClassifyChanges {
+        let flips = [self.horizontal_flip, self.vertical_flip].map(|prob| rng.chance(prob));
         let distort = Distort {
             brightness: self.brightness,
             contrast: self.contrast,
@@ -318,12 +312,42 @@ impl ClassifyTrain {
             hue: self.hue,
         };
         let colours = distort.draw(rng);
-        let (rotate_chance, rotate_turn) = (rng.unit(), rng.uniform(-1.0, 1.0));
-        colours.apply(pixels);
-        if let Some(jitter) = self.rotate
-            && rotate_chance < f64::from(jitter.prob)
-        {
-            let degrees = (rotate_turn * f64::from(jitter.range.abs().min(180.0))) as f32;
+        let (chance, turn) = (rng.unit(), rng.uniform(-1.0, 1.0));
+        let turns = self.rotate.filter(|jitter| chance < f64::from(jitter.prob));
+        let degrees = turns.map(|jitter| (turn * f64::from(jitter.range.abs().min(180.0))) as f32);
+        ClassifyChanges {
+            horizontal_flip: flips[0],
+            vertical_flip: flips[1],
+            colours,
+            degrees,
+        }
+    }
+}
+
+/// Random changes of a training input, drawn and in the order in which they are made.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClassifyChanges {
+    /// Left to right.
+    pub horizontal_flip: bool,
+    /// Upside down.
+    pub vertical_flip: bool,
+    /// Colours.
+    pub colours: Drawn,
+    /// Counter-clockwise rotation around the centre, black outside.
+    pub degrees: Option<f32>,
+}
+
+impl ClassifyChanges {
+    /// Makes them, in place, on `height·width·3` bytes.
+    pub fn apply(&self, pixels: &mut [u8], (height, width): (usize, usize)) {
+        if self.horizontal_flip {
+            flip_horizontal(pixels, width);
+        }
+        if self.vertical_flip {
+            flip_vertical(pixels, width);
+        }
+        self.colours.apply(pixels);
+        if let Some(degrees) = self.degrees {
             let source = pixels.to_vec();
             rotate(&source, width, height, degrees, pixels);
         }

@@ -1,12 +1,12 @@
 //! Pictures that the trainer's device decodes: the loader reads files and settles the geometry.
 
-use oarlock_imaging::{ImageError, Limits, is_plain_jpeg, read_file};
+use oarlock_imaging::{ImageError, Limits, Rng, is_plain_jpeg, read_file};
 
-use crate::classify::{Area, ClassifyPipeline, Sample};
+use crate::classify::{Area, ClassifyChanges, ClassifyPipeline, Sample};
 use crate::pipeline::{BatchKey, Canvas, Job, Layout, Pipeline};
 use crate::source::Source;
 
-/// The validation inputs of a classifier, with their JPEG files left undecoded.
+/// The inputs of a classifier, with their JPEG files left undecoded and everything random drawn.
 ///
 /// Everything else (other formats, turned or unusual JPEGs) is made by the CPU as ever. The images of its batches are
 /// placeholders of one pixel; what counts is in the targets.
@@ -44,6 +44,10 @@ pub struct DeferredJpeg {
     pub denominator: usize,
     /// Then this part of it is resized, bilinear with pixel centres at .5.
     pub view: ViewBox,
+    /// Whether the part is cut out before it is resized, so that pixels outside never shine in.
+    pub cut: bool,
+    /// Then this is made of it.
+    pub changes: ClassifyChanges,
 }
 
 /// A part of a picture in pixels, fractions allowed.
@@ -60,9 +64,54 @@ pub struct ViewBox {
 }
 
 impl Deferred {
-    /// For a pipeline whose transforms a device has too: the validation one.
-    pub fn of(pipeline: &ClassifyPipeline) -> Option<Self> {
-        matches!(pipeline, ClassifyPipeline::Eval { .. }).then(|| Self(pipeline.clone()))
+    /// For a pipeline that the CPU would run.
+    pub fn of(pipeline: &ClassifyPipeline) -> Self {
+        Self(pipeline.clone())
+    }
+
+    /// What a device makes of a file, whose bytes are still to be put in.
+    fn jpeg(&self, source: &Source<'_>, rng: &mut Rng) -> DeferredJpeg {
+        let (plan, full) = (source.plan(Some(self.0.cover())), source.full());
+        let (view, cut) = match self.0.area((plan.width, plan.height), full, rng) {
+            Area::Box {
+                left,
+                top,
+                width,
+                height,
+            } => {
+                let view = ViewBox {
+                    left,
+                    top,
+                    width,
+                    height,
+                };
+                (view, false)
+            }
+            Area::Pixels(rect) => {
+                let [left, top, width, height] =
+                    [rect.x, rect.y, rect.width, rect.height].map(|v| v as f64);
+                let view = ViewBox {
+                    left,
+                    top,
+                    width,
+                    height,
+                };
+                (view, true)
+            }
+        };
+        let changes = match &self.0 {
+            ClassifyPipeline::Train(train) => train.draw(rng),
+            ClassifyPipeline::Eval { .. } => ClassifyChanges::default(),
+        };
+        DeferredJpeg {
+            width: full.0,
+            height: full.1,
+            denominator: plan.denominator,
+            view,
+            cut,
+            changes,
+            bytes: Vec::new(),
+        }
     }
 }
 
@@ -83,32 +132,17 @@ impl Pipeline for Deferred {
         let sample = job.sample();
         let bytes = read_file(&sample.path, &Limits::default())?;
         let source = Source::of_bytes(&bytes)?;
-        let (plan, full) = (source.plan(Some(self.0.cover())), source.full());
-        let picture = match self.0.area((plan.width, plan.height), full, &mut job.rng) {
-            Area::Box {
-                left,
-                top,
-                width,
-                height,
-            } if is_plain_jpeg(&bytes) => Undecoded::Jpeg(DeferredJpeg {
-                width: full.0,
-                height: full.1,
-                denominator: plan.denominator,
-                view: ViewBox {
-                    left,
-                    top,
-                    width,
-                    height,
-                },
-                bytes,
-            }),
-            _ => {
-                let (height, width) = self.0.output_size();
-                let mut pixels = vec![0; height * width * 3];
-                let timing = &mut job.timing;
-                self.0.make(source, &mut job.rng, timing, &mut pixels)?;
-                Undecoded::Pixels(pixels)
-            }
+        let picture = if is_plain_jpeg(&bytes) {
+            let mut jpeg = self.jpeg(&source, &mut job.rng);
+            drop(source);
+            jpeg.bytes = bytes;
+            Undecoded::Jpeg(jpeg)
+        } else {
+            let (height, width) = self.0.output_size();
+            let mut pixels = vec![0; height * width * 3];
+            let timing = &mut job.timing;
+            self.0.make(source, &mut job.rng, timing, &mut pixels)?;
+            Undecoded::Pixels(pixels)
         };
         Ok(DeferredTarget {
             label: sample.label,

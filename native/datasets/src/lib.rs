@@ -35,7 +35,7 @@ pub mod voc;
 
 pub use cache::ImageCache;
 pub use check::check_picture;
-pub use classify::{ClassifyPipeline, ClassifyTrain, Sample};
+pub use classify::{ClassifyChanges, ClassifyPipeline, ClassifyTrain, Sample};
 pub use deferred::{Deferred, DeferredJpeg, DeferredTarget, Undecoded, ViewBox};
 pub use detect::{DetectTrain, Fit};
 pub use detect_pipeline::{DetectPipeline, DetectSample, DetectTarget};
@@ -49,7 +49,7 @@ pub use lists::{read_segment_list, split_pair};
 pub use loader::{
     Batch, BatchMemory, Buffer, Loader, LoaderConfig, LoaderStats, balance_classes, epoch_order,
 };
-pub use oarlock_imaging::transform::Jitter;
+pub use oarlock_imaging::transform::{ColourKind, Jitter};
 pub use params::{CommonAugment, DetectFamily, DetectionParams, SegmentationParams, Switch};
 pub use pipeline::{BatchKey, Canvas, Depth, Job, Layout, Listed, Pipeline, Size, Timing};
 pub use pixels::PixelPipeline;

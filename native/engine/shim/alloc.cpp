@@ -26,8 +26,14 @@ constexpr size_t kHuge = 2 << 20;        // size of a huge page
 constexpr size_t kReserve = 192 << 20;   // left to everybody else on the machine
 constexpr size_t kCheckEvery = 64 << 20; // the system is asked anew after so much growth
 
+// Blocks that all began at the same place of a page would make loads wait for stores to other blocks (processors
+// compare the last twelve bits of addresses first), and share few sets of the caches.
+constexpr size_t kStagger = 4096;
+constexpr size_t kStaggerStep = 9 * 64;
+
 struct Header {
   size_t capacity;  // bytes behind the header; 0 for malloc's
+  size_t offset;    // of the header in its mapping
 };
 
 class Allocator final : public c10::Allocator {
@@ -57,12 +63,13 @@ class Allocator final : public c10::Allocator {
   static void release(void *data);
   void *take(size_t bytes);
   void *map(size_t capacity, size_t bytes);
+  static void unmap(void *data);
   void check(size_t capacity, size_t bytes);
   void give(void *data, size_t capacity);
 
   void trim_locked() {
     for (auto &entry : free_)
-      for (void *data : entry.second) munmap(static_cast<char *>(data) - kHeader, entry.first + kHeader);
+      for (void *data : entry.second) unmap(data);
     free_.clear();
     kept_ = 0;
     unchecked_ = kCheckEvery;
@@ -72,6 +79,7 @@ class Allocator final : public c10::Allocator {
   std::map<size_t, std::vector<void *>> free_;
   uint64_t used_ = 0, peak_ = 0, kept_ = 0;
   size_t unchecked_ = kCheckEvery;
+  size_t maps_ = 0;  // how many were made
 };
 
 // Never destroyed: tensors of static lifetime may outlive everything.
@@ -155,7 +163,7 @@ void Allocator::check(size_t capacity, size_t bytes) {
 }
 
 void *Allocator::map(size_t capacity, size_t bytes) {
-  const size_t size = capacity + kHeader;
+  const size_t size = capacity + kHeader + kStagger;
   const bool huge = size >= kHuge;
   // Room to begin at a huge page's boundary; the rest goes back.
   const size_t room = huge ? size + kHuge : size;
@@ -174,8 +182,14 @@ void *Allocator::map(size_t capacity, size_t bytes) {
     if (after) munmap(base + size, after);
     madvise(base, size, MADV_HUGEPAGE);  // a hint: refused on kernels without them, and then nothing is lost
   }
-  reinterpret_cast<Header *>(base)->capacity = capacity;
-  return base + kHeader;
+  const size_t offset = maps_++ * kStaggerStep % kStagger;
+  *reinterpret_cast<Header *>(base + offset) = {capacity, offset};
+  return base + offset + kHeader;
+}
+
+void Allocator::unmap(void *data) {
+  const Header h = *header(data);
+  munmap(static_cast<char *>(data) - kHeader - h.offset, h.capacity + kHeader + kStagger);
 }
 
 }  // namespace

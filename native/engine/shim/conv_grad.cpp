@@ -1,13 +1,11 @@
-// Convolutions for training on a CPU whose backward pass oneDNN computes slowly: depthwise ones get own kernels,
-// weight gradients of 1×1 convolutions are matrix products over all pixels. Forward passes stay oneDNN's.
-#include <ATen/Parallel.h>
+// Convolutions for training on a CPU that oneDNN computes slowly: depthwise ones get own kernels, weight gradients of
+// 1×1 convolutions are matrix products over all pixels.
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <array>
 #include <vector>
 
+#include "depthwise.h"
 #include "guard.h"
-#include "kernels/kernels.h"
 
 using namespace oarlock;
 using torch::autograd::AutogradContext;
@@ -15,56 +13,18 @@ using torch::autograd::variable_list;
 
 namespace {
 
-constexpr int64_t kPieces = 32;
 constexpr auto kLast = at::MemoryFormat::ChannelsLast;
 
-// Stride, padding, dilation (height, width each), groups.
-using Numbers = std::array<int64_t, 7>;
+using Numbers = ConvNumbers;
 using Ints = at::IntArrayRef;
 
 Ints stride(const Numbers &c) { return Ints(c.data(), 2); }
 Ints padding(const Numbers &c) { return Ints(c.data() + 2, 2); }
 Ints dilation(const Numbers &c) { return Ints(c.data() + 4, 2); }
 
-bool is_depthwise(const at::Tensor &x, const at::Tensor &w, const Numbers &c) {
-  const int64_t side = w.size(3);
-  return c[6] == x.size(1) && w.size(0) == x.size(1) && c[6] > 1 && w.size(2) <= 7 &&
-         (side == 3 || side == 5 || side == 7);
-}
-
 // In fp32 oneDNN's own kernel is as fast.
 bool is_pointwise(const at::Tensor &w, const Numbers &c) {
-  return w.scalar_type() == at::kBFloat16 && c[6] == 1 && w.size(2) == 1 && w.size(3) == 1 && c[2] == 0 && c[3] == 0;
-}
-
-Depthwise shape_of(const at::Tensor &x, const at::Tensor &w, const at::Tensor &dy, const Numbers &c) {
-  return {x.size(1), x.size(2), x.size(3), dy.size(2), dy.size(3), w.size(2), w.size(3), c[0], c[1],
-          c[2],      c[3],      c[4],      c[5],       x.scalar_type() == at::kBFloat16};
-}
-
-at::Tensor depthwise_input(const at::Tensor &x, const at::Tensor &w, const at::Tensor &dy, const Depthwise &d) {
-  const at::Tensor taps = w.to(at::kFloat).reshape({d.channels, -1}).t().contiguous();
-  at::Tensor dx = at::empty_like(x, kLast);
-  const int64_t rows = x.size(0) * d.height;
-  const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, d.width * d.channels));
-  at::parallel_for(0, rows, grain, [&](int64_t a, int64_t b) {
-    kernels().depthwise_grad_input(d, dy.data_ptr(), taps.data_ptr<float>(), dx.data_ptr(), a, b);
-  });
-  return dx;
-}
-
-// The sums go over a fixed number of pieces, so that results do not depend on the number of threads.
-at::Tensor depthwise_weight(const at::Tensor &x, const at::Tensor &w, const at::Tensor &dy, const Depthwise &d) {
-  const int64_t rows = x.size(0) * d.out_height, taps = d.kernel_height * d.kernel_width;
-  const int64_t size = (rows + kPieces - 1) / kPieces, pieces = (rows + size - 1) / size;
-  at::Tensor partial = at::zeros({pieces, taps, d.channels}, at::kFloat);
-  float *sums = partial.data_ptr<float>();
-  at::parallel_for(0, pieces, 1, [&](int64_t a, int64_t b) {
-    for (int64_t i = a; i < b; ++i)
-      kernels().depthwise_grad_weight(d, x.data_ptr(), dy.data_ptr(), sums + i * taps * d.channels, i * size,
-                                      std::min(rows, (i + 1) * size));
-  });
-  return partial.sum(0).t().reshape(w.sizes()).to(w.scalar_type());
+  return enabled(FAMILY_POINTWISE) && w.scalar_type() == at::kBFloat16 && c[6] == 1 && w.size(2) == 1 && w.size(3) == 1 && c[2] == 0 && c[3] == 0;
 }
 
 // Rows of channels of all pixels; a view where the map is dense and channels-last.
@@ -79,12 +39,22 @@ at::Tensor pointwise_weight(const at::Tensor &x, const at::Tensor &w, const at::
   return at::mm(pixels(dy).t(), pixels(seen)).reshape(w.sizes());
 }
 
+at::Tensor own_forward(const at::Tensor &x, const at::Tensor &w, const std::optional<at::Tensor> &bias,
+                       const Numbers &c) {
+  at::Tensor b;
+  if (bias) b = bias->detach().to(at::kFloat).contiguous();
+  return depthwise_forward(x, depthwise_taps(w), b, c, NORM_NONE, 0);
+}
+
 struct ConvFunction : torch::autograd::Function<ConvFunction> {
   static at::Tensor forward(AutogradContext *ctx, const at::Tensor &x, const at::Tensor &w,
                             const std::optional<at::Tensor> &bias, const Numbers &c) {
     ctx->save_for_backward({x, w});
     ctx->saved_data["conv"] = std::vector<int64_t>(c.begin(), c.end());
     ctx->saved_data["bias"] = bias.has_value();
+    const bool depthwise = own_depthwise(x, w.sizes(), c);
+    ctx->saved_data["depthwise"] = depthwise;
+    if (depthwise && own_forward_wins(x)) return own_forward(x, w, bias, c);
     return at::conv2d(x, w, bias, stride(c), padding(c), dilation(c), c[6]);
   }
 
@@ -97,10 +67,10 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
     std::copy(list.begin(), list.end(), c.begin());
     const bool want_x = ctx->needs_input_grad(0), want_w = ctx->needs_input_grad(1);
     at::Tensor dx, dw, db;
-    if (is_depthwise(x, w, c)) {
-      const Depthwise d = shape_of(x, w, dy, c);
-      if (want_x) dx = depthwise_input(x, w, dy, d);
-      if (want_w) dw = depthwise_weight(x, w, dy, d);
+    if (ctx->saved_data["depthwise"].toBool()) {
+      const DepthwiseGrads grads = depthwise_backward(x, w, dy, c, want_x, want_w);
+      dx = grads.input;
+      dw = grads.weight;
     } else {
       if (want_x)
         dx = std::get<0>(at::convolution_backward(dy, x, w, std::nullopt, stride(c), padding(c), dilation(c), false,
@@ -122,10 +92,12 @@ extern "C" ok_status ok_conv(ok_tensor input, ok_tensor weight, ok_tensor bias, 
     std::optional<at::Tensor> b;
     if (bias) b = tensor(bias);
     const auto type = x.scalar_type();
-    const bool own = at::GradMode::is_enabled() && x.is_cpu() && x.dim() == 4 && x.numel() > 0 &&
-                     (type == at::kFloat || type == at::kBFloat16) && w.scalar_type() == type &&
-                     (is_depthwise(x, w, c) || is_pointwise(w, c));
-    *output = give(own ? ConvFunction::apply(x, w, b, c)
-                       : at::conv2d(x, w, b, stride(c), padding(c), dilation(c), c[6]));
+    const bool fits = x.is_cpu() && x.dim() == 4 && x.numel() > 0 && w.dim() == 4 && w.scalar_type() == type &&
+                      (type == at::kFloat || type == at::kBFloat16);
+    const bool depthwise = fits && own_depthwise(x, w.sizes(), c);
+    if (at::GradMode::is_enabled() && (depthwise || (fits && is_pointwise(w, c))))
+      *output = give(ConvFunction::apply(x, w, b, c));
+    else
+      *output = give(depthwise && own_forward_wins(x) ? own_forward(x, w, b, c) : at::conv2d(x, w, b, stride(c), padding(c), dilation(c), c[6]));
   });
 }

@@ -35,30 +35,31 @@ Shape shape_of(const at::Tensor &x, const at::Tensor &factor, const at::Tensor &
           factor.size(2), factor.size(3), conv};
 }
 
-// The four pixels around a sample, their shares, and how these change as it moves down and right.
+// The pixels around a sample that lie on the map, their shares, and how these change as it moves down and right.
+// Pixels outside count as 0; the rest of the four are any pixels of the map.
 struct Sample {
+  int64_t count;
   Term terms[4];
   float down[4], right[4];
 };
 
-// Whether the sample touches the map. Pixels outside it count as 0.
-bool sample_at(const Shape &s, const float *offset, int64_t pixel, int64_t tap, Sample &out) {
+void sample_at(const Shape &s, const float *offset, int64_t pixel, int64_t tap, Sample &out) {
+  out.count = 0;
   const Numbers &c = s.conv;
   const int64_t row = pixel / s.out_width, column = pixel % s.out_width;
   const float y = float(row * c[0] - c[2] + tap / s.kernel_width * c[4]) + offset[2 * tap];
   const float x = float(column * c[1] - c[3] + tap % s.kernel_width * c[5]) + offset[2 * tap + 1];
-  if (!(y > -1.0f && x > -1.0f && y < float(s.height) && x < float(s.width))) return false;
+  if (!(y > -1.0f && x > -1.0f && y < float(s.height) && x < float(s.width))) return;
   const int64_t top = int64_t(std::floor(y)), left = int64_t(std::floor(x));
   const float fy = y - float(top), fx = x - float(left);
   for (int k = 0; k < 4; ++k) {
     const int64_t r = top + k / 2, q = left + k % 2;
-    const bool inside = r >= 0 && q >= 0 && r < s.height && q < s.width;
+    if (r < 0 || q < 0 || r >= s.height || q >= s.width) continue;
     const float wy = k / 2 ? fy : 1.0f - fy, wx = k % 2 ? fx : 1.0f - fx;
-    out.terms[k] = {inside ? (r * s.width + q) * s.channels : 0, inside ? wy * wx : 0.0f};
-    out.down[k] = !inside ? 0.0f : k / 2 ? wx : -wx;
-    out.right[k] = !inside ? 0.0f : k % 2 ? wy : -wy;
+    out.terms[out.count] = {(r * s.width + q) * s.channels, wy * wx};
+    out.down[out.count] = k / 2 ? wx : -wx;
+    out.right[out.count++] = k % 2 ? wy : -wy;
   }
-  return true;
 }
 
 int64_t grain(const Shape &s) { return std::max<int64_t>(1, (1 << 15) / (s.taps * s.channels + 1)); }
@@ -72,9 +73,9 @@ void columns_of(const Shape &s, const char *x, bool bf16, const float *offset, c
       for (int64_t t = 0; t < s.taps; ++t) {
         char *out = columns + (i * s.taps + t) * line;
         const float by = factor[i * s.taps + t];
-        const bool any = sample_at(s, offset + i * 2 * s.taps, i, t, sample);
+        sample_at(s, offset + i * 2 * s.taps, i, t, sample);
         for (Term &term : sample.terms) term.weight *= by;
-        kernels().gather_rows(x, bf16, sample.terms, any ? 4 : 0, s.channels, out);
+        kernels().gather_rows(x, bf16, sample.terms, sample.count, s.channels, out);
       }
   });
 }
@@ -88,13 +89,13 @@ void place_grads(const Shape &s, const char *x, bool bf16, const float *offset, 
     for (int64_t i = a; i < b; ++i)
       for (int64_t t = 0; t < s.taps; ++t) {
         float dots[4], value = 0.0f, down = 0.0f, right = 0.0f;
-        if (sample_at(s, offset + i * 2 * s.taps, i, t, sample)) {
+        sample_at(s, offset + i * 2 * s.taps, i, t, sample);
+        if (sample.count)
           kernels().dot_rows(x, bf16, sample.terms, s.channels, dcolumns + (i * s.taps + t) * line, dots);
-          for (int k = 0; k < 4; ++k) {
-            value += sample.terms[k].weight * dots[k];
-            down += sample.down[k] * dots[k];
-            right += sample.right[k] * dots[k];
-          }
+        for (int64_t k = 0; k < sample.count; ++k) {
+          value += sample.terms[k].weight * dots[k];
+          down += sample.down[k] * dots[k];
+          right += sample.right[k] * dots[k];
         }
         const float by = factor[i * s.taps + t];
         dfactor[i * s.taps + t] = value;
@@ -112,10 +113,10 @@ void map_grad(const Shape &s, bool bf16, const float *offset, const float *facto
     Sample sample{};
     for (int64_t i = 0; i < s.pixels(); ++i)
       for (int64_t t = 0; t < s.taps; ++t) {
-        if (!sample_at(s, offset + i * 2 * s.taps, i, t, sample)) continue;
+        sample_at(s, offset + i * 2 * s.taps, i, t, sample);
         for (Term &term : sample.terms) term.weight *= factor[i * s.taps + t];
         const char *g = dcolumns + ((i * s.taps + t) * s.channels + first) * width;
-        kernels().scatter_rows(dx + first, sample.terms, 4, channels, g, bf16);
+        kernels().scatter_rows(dx + first, sample.terms, sample.count, channels, g, bf16);
       }
   });
 }
@@ -169,7 +170,7 @@ struct DeformFunction : torch::autograd::Function<DeformFunction> {
     const auto single = at::TensorOptions(at::kFloat);
     at::Tensor dx, doffset = at::empty(o.sizes(), single.memory_format(kLast)),
                    dfactor = at::empty(f.sizes(), single.memory_format(kLast)), dw;
-    if (want_x) dx = at::zeros(x.sizes(), single.memory_format(kLast));
+    if (want_x) dx = at::empty(x.sizes(), single.memory_format(kLast)).zero_();
     if (want_w) dw = at::zeros({weight.size(0), s.taps * s.channels}, single);
     for (int64_t n = 0; n < x.size(0); ++n) {
       const char *image = static_cast<const char *>(x.select(0, n).data_ptr());

@@ -2,7 +2,7 @@
 //
 // libtorch runs them as three operations that each read and write the whole map, and its batch norm of
 // channels-last maps reads it three times. Here the forward pass reads the map twice and writes once; the
-// backward pass needs no separate pass for the activation. Sums go over a fixed number of pieces that does not
+// backward pass needs no separate pass for the activation, whose slope it computes anew from the input. Sums go over a fixed number of pieces that does not
 // depend on the number of threads, so results do not either.
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -112,7 +112,8 @@ struct NormActFunction : torch::autograd::Function<NormActFunction> {
         kernels().norm_apply(part(m, pieces.length(i)), x.data + at, r ? r->data + at : nullptr, py + at, ps, pt);
       }
     });
-    const bool needs_y = act != NORM_NONE && act != NORM_HARD_SWISH;
+    // Behind a sum the activation's input cannot be computed anew from x alone.
+    const bool needs_y = act != NORM_NONE && act != NORM_HARD_SWISH && residual.has_value();
     ctx->save_for_backward({x.owner, needs_y ? y : at::Tensor(), gamma, mean, invstd, scale, shift});
     ctx->saved_data["act"] = act;
     ctx->saved_data["slope"] = slope;
@@ -126,7 +127,8 @@ struct NormActFunction : torch::autograd::Function<NormActFunction> {
     const int64_t act = ctx->saved_data["act"].toInt();
     const bool train = ctx->saved_data["train"].toBool(), has_residual = ctx->saved_data["residual"].toBool();
     const Map x(saved[0]), dy(grads[0]);
-    const NormRows m = shape_of(x.owner, act, ctx->saved_data["slope"].toDouble());
+    NormRows m = shape_of(x.owner, act, ctx->saved_data["slope"].toDouble());
+    m.recompute = !has_residual && act != NORM_NONE;
     const int64_t C = m.channels, width = m.bf16 ? 2 : 4, line = C * width;
     const char *y = saved[1].defined() ? static_cast<const char *>(saved[1].data_ptr()) : dy.data;
     const float *gamma = saved[2].data_ptr<float>(), *mean = saved[3].data_ptr<float>(),
@@ -192,7 +194,7 @@ extern "C" ok_status ok_norm_act(ok_tensor input, ok_tensor gamma, ok_tensor bet
     const at::Tensor &x = tensor(input);
     const at::Tensor *r = residual ? &tensor(residual) : nullptr;
     const auto type = x.scalar_type();
-    const bool own = x.is_cpu() && x.dim() == 4 && (type == at::kFloat || type == at::kBFloat16) && x.numel() > 0 &&
+    const bool own = enabled(FAMILY_NORM) && x.is_cpu() && x.dim() == 4 && (type == at::kFloat || type == at::kBFloat16) && x.numel() > 0 &&
                      (!r || (r->sizes() == x.sizes() && r->scalar_type() == type));
     if (!own) {
       *output = give(plain(x, tensor(gamma), tensor(beta), r, tensor(running_mean), tensor(running_var), train, momentum,

@@ -1,8 +1,11 @@
-// Optimizer steps on one parameter: read the gradient in its compute type, update the fp32 master
-// weight and its state, write the copy the next forward pass uses; one pass over memory.
+// Optimizer steps on all parameters at once: read the gradients in their compute type, update the fp32 master weights
+// and their state, write the copies the next forward pass uses; one pass over memory. Parameters that lie one behind
+// the other in one buffer are walked as such.
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "guard.h"
 #include "kernels/kernels.h"
@@ -28,69 +31,110 @@ uint16_t *copy_of(at::Tensor &master, at::Tensor &compute) {
   return static_cast<uint16_t *>(compute.data_ptr());
 }
 
-struct Gradient {
+// One parameter's memory; `end` counts the values up to its end, those of earlier parameters included.
+struct Span {
+  int64_t begin, end;
+  float *weight;
+  uint16_t *copy;
   at::Tensor owner;
-  const char *data;
+  const char *grad;
   bool bf16;
+  float *state[2];
 
-  Gradient(const at::Tensor &grad, const at::Tensor &like) : owner(aligned(grad, like)) {
-    bf16 = owner.scalar_type() == at::kBFloat16;
-    TORCH_CHECK(bf16 || owner.scalar_type() == at::kFloat, "optimizer step: unexpected type of gradient");
-    data = static_cast<const char *>(owner.data_ptr());
-  }
-  const void *at(int64_t i) const { return data + i * (bf16 ? 2 : 4); }
+  const void *grad_at(int64_t i) const { return grad + i * (bf16 ? 2 : 4); }
 };
+
+class Spans {
+ public:
+  void add(const ok_step &p) {
+    at::Tensor &w = tensor(p.master);
+    Span s;
+    s.begin = total();
+    s.end = s.begin + w.numel();
+    s.weight = w.data_ptr<float>();
+    s.copy = copy_of(w, tensor(p.compute));
+    s.owner = aligned(tensor(p.grad), w);
+    s.bf16 = s.owner.scalar_type() == at::kBFloat16;
+    TORCH_CHECK(s.bf16 || s.owner.scalar_type() == at::kFloat, "optimizer step: unexpected type of gradient");
+    s.grad = static_cast<const char *>(s.owner.data_ptr());
+    for (int i = 0; i < 2; ++i) s.state[i] = p.state[i] ? tensor(p.state[i]).data_ptr<float>() : nullptr;
+    spans_.push_back(std::move(s));
+  }
+
+  // Runs `body(span, first, count)` over all values in parallel.
+  template <typename Body> void each(Body body) const {
+    at::parallel_for(0, total(), kGrain, [&](int64_t a, int64_t b) {
+      auto span = std::upper_bound(spans_.begin(), spans_.end(), a, [](int64_t at, const Span &s) { return at < s.end; });
+      for (; span != spans_.end() && span->begin < b; ++span) {
+        const int64_t first = std::max(a, span->begin), last = std::min(b, span->end);
+        if (first < last) body(*span, first - span->begin, last - first);
+      }
+    });
+  }
+
+ private:
+  int64_t total() const { return spans_.empty() ? 0 : spans_.back().end; }
+  std::vector<Span> spans_;
+};
+
+// Runs `own` over the CPU parameters' memory and `plain` on each other parameter; those without gradient are left out:
+// the loss does not depend on them.
+template <typename Own, typename Plain>
+void step(const ok_step *params, int64_t count, Own own, Plain plain) {
+  at::NoGradGuard guard;
+  Spans spans;
+  for (int64_t i = 0; i < count; ++i) {
+    const ok_step &p = params[i];
+    if (!tensor(p.grad).defined()) continue;
+    at::Tensor &w = tensor(p.master), &c = tensor(p.compute);
+    if (w.is_cpu() && enabled(FAMILY_OPTIM)) {
+      spans.add(p);
+      continue;
+    }
+    plain(w, tensor(p.grad).to(at::kFloat), p);
+    if (c.data_ptr() != w.data_ptr()) c.copy_(w);
+  }
+  spans.each(own);
+}
 
 }  // namespace
 
-extern "C" ok_status ok_sgd_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor momentum, double lr,
-                                 double momentum_factor, double weight_decay) {
+extern "C" ok_status ok_sgd_step(const ok_step *params, int64_t count, double lr, double momentum_factor,
+                                 double weight_decay) {
   return guarded([&] {
-    if (!tensor(grad).defined()) return;  // a weight the loss does not depend on
-    at::NoGradGuard guard;
-    at::Tensor &w = tensor(master), &c = tensor(compute), &m = tensor(momentum);
-    if (!w.is_cpu()) {
-      at::Tensor d = tensor(grad).to(at::kFloat);
-      if (weight_decay != 0) d = d.add(w, weight_decay);
-      m.mul_(momentum_factor).add_(d);
-      w.sub_(m, lr);
-      if (c.data_ptr() != w.data_ptr()) c.copy_(w);
-      return;
-    }
-    const Gradient g(tensor(grad), w);
-    float *pw = w.data_ptr<float>(), *pv = m.data_ptr<float>();
-    uint16_t *pc = copy_of(w, c);
     const SgdRates rates{float(lr), float(momentum_factor), float(weight_decay)};
-    at::parallel_for(0, w.numel(), kGrain, [&](int64_t a, int64_t b) {
-      kernels().sgd(pw + a, pc ? pc + a : nullptr, g.at(a), g.bf16, pv + a, b - a, rates);
-    });
+    step(
+        params, count,
+        [&](const Span &s, int64_t i, int64_t n) {
+          kernels().sgd(s.weight + i, s.copy ? s.copy + i : nullptr, s.grad_at(i), s.bf16, s.state[0] + i, n, rates);
+        },
+        [&](at::Tensor &w, at::Tensor d, const ok_step &p) {
+          at::Tensor &m = tensor(p.state[0]);
+          if (weight_decay != 0) d = d.add(w, weight_decay);
+          m.mul_(momentum_factor).add_(d);
+          w.sub_(m, lr);
+        });
   });
 }
 
-extern "C" ok_status ok_adam_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor exp_avg,
-                                  ok_tensor exp_avg_sq, double lr, double beta1, double beta2, double eps,
-                                  double weight_decay, int64_t step) {
+extern "C" ok_status ok_adam_step(const ok_step *params, int64_t count, double lr, double beta1, double beta2,
+                                  double eps, double weight_decay, int64_t number) {
   return guarded([&] {
-    if (!tensor(grad).defined()) return;  // a weight the loss does not depend on
-    at::NoGradGuard guard;
-    at::Tensor &w = tensor(master), &c = tensor(compute), &m = tensor(exp_avg), &s = tensor(exp_avg_sq);
-    const double bias1 = 1.0 - std::pow(beta1, double(step)), bias2 = 1.0 - std::pow(beta2, double(step));
-    if (!w.is_cpu()) {
-      at::Tensor d = tensor(grad).to(at::kFloat);
-      if (weight_decay != 0) d = d.add(w, weight_decay);
-      m.lerp_(d, 1.0 - beta1);
-      s.mul_(beta2).addcmul_(d, d, 1.0 - beta2);
-      w.addcdiv_(m, s.sqrt().div_(std::sqrt(bias2)).add_(eps), -lr / bias1);
-      if (c.data_ptr() != w.data_ptr()) c.copy_(w);
-      return;
-    }
-    const Gradient g(tensor(grad), w);
-    float *pw = w.data_ptr<float>(), *pm = m.data_ptr<float>(), *ps = s.data_ptr<float>();
-    uint16_t *pc = copy_of(w, c);
+    const double bias1 = 1.0 - std::pow(beta1, double(number)), bias2 = 1.0 - std::pow(beta2, double(number));
     const AdamRates rates{float(lr / bias1), float(beta1),        float(beta2),
                           float(eps),        float(weight_decay), float(std::sqrt(bias2))};
-    at::parallel_for(0, w.numel(), kGrain, [&](int64_t a, int64_t b) {
-      kernels().adam(pw + a, pc ? pc + a : nullptr, g.at(a), g.bf16, pm + a, ps + a, b - a, rates);
-    });
+    step(
+        params, count,
+        [&](const Span &s, int64_t i, int64_t n) {
+          kernels().adam(s.weight + i, s.copy ? s.copy + i : nullptr, s.grad_at(i), s.bf16, s.state[0] + i,
+                         s.state[1] + i, n, rates);
+        },
+        [&](at::Tensor &w, at::Tensor d, const ok_step &p) {
+          at::Tensor &m = tensor(p.state[0]), &s = tensor(p.state[1]);
+          if (weight_decay != 0) d = d.add(w, weight_decay);
+          m.lerp_(d, 1.0 - beta1);
+          s.mul_(beta2).addcmul_(d, d, 1.0 - beta2);
+          w.addcdiv_(m, s.sqrt().div_(std::sqrt(bias2)).add_(eps), -lr / bias1);
+        });
   });
 }

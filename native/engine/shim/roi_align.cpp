@@ -95,7 +95,7 @@ struct Region {
   }
 };
 
-std::vector<at::Tensor> dense(const variable_list &levels) {
+std::vector<at::Tensor> dense(at::TensorList levels) {
   std::vector<at::Tensor> maps;
   for (const at::Tensor &level : levels) maps.push_back(level.contiguous(kLast));
   return maps;
@@ -131,7 +131,7 @@ variable_list spread(const at::Tensor &rois, const std::vector<at::Tensor> &maps
   const bool bf16 = dy.scalar_type() == at::kBFloat16;
   variable_list grads;
   for (const at::Tensor &map : maps)
-    grads.push_back(at::zeros(map.sizes(), at::TensorOptions(at::kFloat).memory_format(kLast)));
+    grads.push_back(at::empty(map.sizes(), at::TensorOptions(at::kFloat).memory_format(kLast)).zero_());
   const char *g = static_cast<const char *>(dy.data_ptr());
   const float *boxes = rois.data_ptr<float>();
   const int64_t width = bf16 ? 2 : 4, pieces = (C + kChannels - 1) / kChannels;
@@ -156,8 +156,7 @@ variable_list spread(const at::Tensor &rois, const std::vector<at::Tensor> &maps
 }
 
 struct RoiAlignFunction : torch::autograd::Function<RoiAlignFunction> {
-  static at::Tensor forward(AutogradContext *ctx, const at::Tensor &rois, const variable_list &levels,
-                            const Pooling &p) {
+  static at::Tensor forward(AutogradContext *ctx, const at::Tensor &rois, at::TensorList levels, const Pooling &p) {
     const std::vector<at::Tensor> maps = dense(levels);
     variable_list saved = maps;
     saved.push_back(rois);
@@ -200,6 +199,7 @@ extern "C" ok_status ok_roi_align(ok_tensor rois, const ok_tensor *levels, const
     }
     const at::Tensor boxes = tensor(rois).detach().to(at::kFloat).contiguous();
     TORCH_CHECK(boxes.is_cpu() && boxes.dim() == 2 && boxes.size(1) == 5, "regions must be Kx5");
-    *output = give(RoiAlignFunction::apply(boxes, maps, p));
+    // As a list: the maps of a vector would not be seen as inputs with gradients.
+    *output = give(RoiAlignFunction::apply(boxes, at::TensorList(maps), p));
   });
 }

@@ -5,6 +5,7 @@
 
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "dispatch.h"
 #include "guard.h"
 
 using namespace oarlock;
@@ -14,6 +15,7 @@ extern "C" ok_status ok_init(int32_t threads) {
     // Denormal numbers cost two orders of magnitude; gradients of dead units are full of them.
     at::globalContext().setFlushDenormal(true);
     if (threads > 0) at::set_num_threads(threads);
+    read_switches();
   });
 }
 

@@ -20,6 +20,21 @@ typedef struct {
 
 typedef void *ok_tensor;
 
+// Two environment variables choose among the own CPU kernels (kernels/, dispatch.cpp), read by ok_init and at their
+// first use:
+//   OARLOCK_KERNELS=base|avx2|avx512|avx512bf16   at most this instruction set
+//   OARLOCK_DISABLE_KERNELS=depthwise,norm,…      these families give way to libtorch's own operators:
+//     depthwise   depthwise convolutions, forward and backward (depthwise.cpp, conv_grad.cpp, conv.cpp)
+//     pointwise   weight gradients of 1×1 convolutions in bf16 (conv_grad.cpp)
+//     norm        batch norm + sum + activation (norm.cpp)
+//     se          pooling and gates of squeeze-and-excitation (squeeze_excite.cpp)
+//     optim       optimizer steps (optim.cpp)
+// Results differ within rounding: sums are added in another order.
+
+// dispatch.cpp
+ok_status ok_kernels_use(uint32_t families, uint32_t *before);  // bits of Family in kernels.h
+const char *ok_kernels_name(void);                              // the instruction set
+
 // runtime.cpp
 ok_status ok_init(int32_t threads);
 int32_t ok_threads(void);
@@ -67,21 +82,35 @@ ok_status ok_norm_act(ok_tensor input, ok_tensor gamma, ok_tensor beta, ok_tenso
                       ok_tensor residual, int32_t train, double momentum, double eps, int32_t act, double slope,
                       ok_tensor *output);
 
+// squeeze_excite.cpp: mean over all pixels, N×C×1×1.
+ok_status ok_global_pool(ok_tensor input, ok_tensor *output);
+// input · act(gate), the gate N×C×1×1 or any shape that broadcasts; `act` is OK_HARD_SIGMOID, OK_SIGMOID or -1.
+// `pooled` may be null; else it is what ok_global_pool made of the same input and the gate was computed from: their
+// gradients of the input are then written in one pass.
+ok_status ok_excite(ok_tensor input, ok_tensor gate, ok_tensor pooled, int32_t act, double a, double b,
+                    ok_tensor *output);
+
 // conv_grad.cpp: a convolution with its gradients; `conv` is stride, padding, dilation (height, width each), groups;
 // `bias` may be null.
 ok_status ok_conv(ok_tensor input, ok_tensor weight, ok_tensor bias, const int64_t *conv, ok_tensor *output);
 
-// conv.cpp: convolutions for inference on a CPU. `conv` as above;
+// conv.cpp: convolutions for inference on a CPU; depthwise ones by own kernels (depthwise.cpp). `conv` as above;
 // `act` is an ok_act or -1; `bias` and `other` may be null.
 ok_status ok_conv_pack(ok_tensor input, ok_tensor weight, const int64_t *conv, ok_tensor *output);
 ok_status ok_conv_act(ok_tensor input, ok_tensor weight, ok_tensor bias, const int64_t *conv, ok_tensor other,
                       int32_t act, double slope, ok_tensor *output);
 
-// optim.cpp
-ok_status ok_sgd_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor momentum, double lr,
-                      double momentum_factor, double weight_decay);
-ok_status ok_adam_step(ok_tensor master, ok_tensor compute, ok_tensor grad, ok_tensor exp_avg, ok_tensor exp_avg_sq,
-                       double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step);
+// optim.cpp: one step of all parameters. `state` holds the momentum (SGD), or the means of gradients and of their
+// squares (Adam); a null entry is none. Gradients may be undefined.
+typedef struct {
+  ok_tensor master, compute, grad, state[2];
+} ok_step;
+ok_status ok_sgd_step(const ok_step *params, int64_t count, double lr, double momentum_factor, double weight_decay);
+ok_status ok_adam_step(const ok_step *params, int64_t count, double lr, double beta1, double beta2, double eps,
+                       double weight_decay, int64_t number);
+
+// gradients.cpp: of `count` inputs, for the gradient `grad` of `output`; the graph stays.
+ok_status ok_gradients(ok_tensor output, ok_tensor grad, const ok_tensor *inputs, int64_t count, ok_tensor *grads);
 
 // fail.cpp
 ok_status ok_fail(int32_t kind);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use oarlock_graph::NodeCost;
+use oarlock_graph::onnx::OnnxOptions;
 use oarlock_jobs::{DeviceSpec, ErrorCode, LossKind, LossTerm, Precision};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -16,6 +17,10 @@ use crate::train::learner::Learner;
 use crate::train::losses::{self, PixelLoss};
 use crate::train::optimizer::{Optimizer, Rule};
 use crate::{EngineError, Result, ffi};
+
+mod kernels;
+
+pub use kernels::kernels;
 
 /// What to time.
 #[derive(Debug, Clone)]
@@ -151,7 +156,7 @@ fn cost(options: &BenchOptions, graph: &oarlock_graph::Graph) -> Result<NodeCost
 pub fn step(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
     let cost = cost(options, &graph)?;
-    let network = Network::new(graph, &weights, placement)?;
+    let mut network = Network::new(graph, &weights, placement)?;
     let (n, s) = (i64::from(options.batch), i64::from(options.size));
     let pixels = segmenter(&options.model).is_some() && options.checkpoint.is_none();
     let kind = (Kind::Int64, placement.device);
@@ -164,7 +169,7 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
         weight: 1.0,
     }];
     let pixel_loss = PixelLoss::new(&terms, &[], PIXEL_CLASSES)?;
-    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network)?;
+    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &mut network)?;
     let mut learner = Learner { network, optimizer };
     let targets = [labels];
     let loss = |network: &Network, outputs: &[Tensor]| match pixels {
@@ -187,4 +192,21 @@ pub fn infer(options: &BenchOptions) -> Result<Value> {
     let network = Network::for_inference(&graph, &weights, placement)?;
     let cost = cost(options, &graph)?;
     time(options, placement, cost, || network.forward(&images, false))
+}
+
+/// Writes the network of [`infer`] as ONNX, batch norm folded, for other runtimes to be timed on it.
+///
+/// # Errors
+/// An unknown model, a file that cannot be written.
+pub fn onnx(options: &BenchOptions, path: &Path) -> Result<Value> {
+    let (graph, weights, _, _) = setup(options)?;
+    let internal = |e: oarlock_graph::GraphError| EngineError::internal(e.to_string());
+    let (graph, weights) = oarlock_graph::fold_batch_norm(&graph, &weights).map_err(internal)?;
+    let options = OnnxOptions {
+        image_size: Some([options.size as usize; 2]),
+        ..OnnxOptions::default()
+    };
+    let bytes = oarlock_graph::onnx::export(&graph, &weights, &options).map_err(internal)?;
+    std::fs::write(path, &bytes)?;
+    Ok(json!({ "bytes": bytes.len() }))
 }

@@ -9,6 +9,12 @@ use tch::Tensor;
 use crate::runtime::memory;
 use crate::{EngineError, Result};
 
+mod kernels;
+mod optim;
+
+pub use kernels::{excite, global_pool, gradients, kernel_set, use_kernels};
+pub use optim::{Adam, StepTensors, adam_step, sgd_step};
+
 #[repr(C)]
 struct Status {
     code: i32,
@@ -100,28 +106,6 @@ unsafe extern "C" {
         act: i32,
         slope: f64,
         output: *mut Ptr,
-    ) -> Status;
-    fn ok_sgd_step(
-        master: Ptr,
-        compute: Ptr,
-        grad: Ptr,
-        momentum: Ptr,
-        lr: f64,
-        momentum_factor: f64,
-        weight_decay: f64,
-    ) -> Status;
-    fn ok_adam_step(
-        master: Ptr,
-        compute: Ptr,
-        grad: Ptr,
-        exp_avg: Ptr,
-        exp_avg_sq: Ptr,
-        lr: f64,
-        beta1: f64,
-        beta2: f64,
-        eps: f64,
-        weight_decay: f64,
-        step: i64,
     ) -> Status;
     fn free(p: Ptr);
 }
@@ -526,83 +510,6 @@ pub fn activation(input: &Tensor, act: Act, in_place: bool) -> Result<Tensor> {
     };
     // SAFETY: `input` outlives the call; the codes are those of `ok_act`.
     tensor_of(|out| unsafe { ok_activation(ptr(input), code, a, b, i32::from(in_place), out) })
-}
-
-/// The tensors of one parameter that an optimizer step touches.
-pub struct StepTensors<'a> {
-    /// fp32 weights.
-    pub master: &'a Tensor,
-    /// What the forward pass reads; may be `master` itself.
-    pub compute: &'a Tensor,
-    /// Gradient, in the type of `compute`.
-    pub grad: &'a Tensor,
-}
-
-/// SGD with momentum as PyTorch defines it: `v = mu*v + (g + wd*w)`, `w -= lr*v`;
-/// `v` begins as 0.
-pub fn sgd_step(
-    t: &StepTensors,
-    momentum: &Tensor,
-    lr: f64,
-    momentum_factor: f64,
-    weight_decay: f64,
-) -> Result<()> {
-    // SAFETY: all tensors outlive the call.
-    unsafe {
-        ok_sgd_step(
-            ptr(t.master),
-            ptr(t.compute),
-            ptr(t.grad),
-            ptr(momentum),
-            lr,
-            momentum_factor,
-            weight_decay,
-        )
-    }
-    .check()
-}
-
-/// Rates of [`adam_step`].
-#[derive(Debug, Clone, Copy)]
-pub struct Adam {
-    /// Learning rate.
-    pub lr: f64,
-    /// Decay of the mean.
-    pub beta1: f64,
-    /// Decay of the mean square.
-    pub beta2: f64,
-    /// Added to the root.
-    pub eps: f64,
-    /// L2 factor, added to the gradient.
-    pub weight_decay: f64,
-    /// Number of this step, from 1.
-    pub step: i64,
-}
-
-/// Adam (Kingma and Ba 2015) with L2 added to the gradient, as PyTorch defines it.
-pub fn adam_step(
-    t: &StepTensors,
-    exp_avg: &Tensor,
-    exp_avg_sq: &Tensor,
-    adam: &Adam,
-) -> Result<()> {
-    // SAFETY: all tensors outlive the call.
-    unsafe {
-        ok_adam_step(
-            ptr(t.master),
-            ptr(t.compute),
-            ptr(t.grad),
-            ptr(exp_avg),
-            ptr(exp_avg_sq),
-            adam.lr,
-            adam.beta1,
-            adam.beta2,
-            adam.eps,
-            adam.weight_decay,
-            adam.step,
-        )
-    }
-    .check()
 }
 
 #[cfg(test)]

@@ -142,8 +142,8 @@ fn outputs_gradients_and_training_equal_torchvisions() {
         if largest > 100.0 {
             continue;
         }
-        let network = Network::new(graph, &weights, Placement::CPU_FP32).unwrap();
-        let optimizer = Optimizer::new(Rule::Sgd, 1.0, &network).unwrap();
+        let mut network = Network::new(graph, &weights, Placement::CPU_FP32).unwrap();
+        let optimizer = Optimizer::new(Rule::Sgd, 1.0, &mut network).unwrap();
         let mut learner = Learner { network, optimizer };
         let targets = [labels.shallow_clone()];
         let loss = |_: &Network, outputs: &[Tensor]| classification(outputs, &targets, 0.1);
@@ -452,8 +452,8 @@ fn bf16_follows_fp32() {
             device: Device::Cpu,
             compute,
         };
-        let network = Network::new(graph.clone(), &weights, placement).unwrap();
-        let optimizer = Optimizer::new(Rule::Adam, 1e-4, &network).unwrap();
+        let mut network = Network::new(graph.clone(), &weights, placement).unwrap();
+        let optimizer = Optimizer::new(Rule::Adam, 1e-4, &mut network).unwrap();
         let mut learner = Learner { network, optimizer };
         let targets = [labels.shallow_clone()];
         let loss = |_: &Network, outputs: &[Tensor]| classification(outputs, &targets, 0.0);

@@ -115,9 +115,9 @@ fn a_network_with_regions_does_not_run_in_one_go() {
 fn stages_without_regions_give_no_rows_and_no_gradient() {
     for placement in [Placement::CPU_FP32, BF16] {
         for frozen in [false, true] {
-            let network = network(placement);
+            let mut network = network(placement);
             network.freeze_norms(frozen);
-            let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &network).unwrap();
+            let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &mut network).unwrap();
             let mut learner = Learner { network, optimizer };
             let before = learner.network.to_weights().unwrap();
             let step = |network: &Network| {
@@ -221,12 +221,12 @@ fn frozen_norms_use_and_keep_what_they_have() {
         tensor.data.iter_mut().for_each(|v| *v += shift);
     }
     for placement in [Placement::CPU_FP32, BF16] {
-        let network = Network::new(graph.clone(), &weights, placement).unwrap();
+        let mut network = Network::new(graph.clone(), &weights, placement).unwrap();
         network.freeze_norms(true);
         let plain = network.forward(&image(), false).unwrap();
         let trained = network.forward(&image(), true).unwrap();
         assert_eq!((plain - trained).abs().max().double_value(&[]), 0.0);
-        let optimizer = Optimizer::new(Rule::Adam, 1e-2, &network).unwrap();
+        let optimizer = Optimizer::new(Rule::Adam, 1e-2, &mut network).unwrap();
         assert_eq!(optimizer.wanted(&network).len(), 2);
         let mut learner = Learner { network, optimizer };
         let loss = |_: &Network, o: &[Tensor]| Ok(o[0].square().mean(Kind::Float));

@@ -199,6 +199,7 @@ const FIELDS: Readonly<Record<string, Reader>> = {
   random_shape: toBoolean,
   random_shape_sizes: (field, value) => toList(field, value, (name, entry) => toInt(name, entry, side), 100),
   with_fpn: toBoolean,
+  ema_decay: float({ min: 0, max: 0.999999 }),
   blur: toBoolean,
   blur_prob: probability,
   scale_aspect: toBoolean,
@@ -245,7 +246,7 @@ const EVERY_TYPE = [
 ];
 const DETECTION = [
   ...['backbone', 'with_fpn', 'use_mixup', 'mixup_alpha', 'mixup_beta', 'expand_image', 'expand_prob', 'crop_image'],
-  ...['random_shape', 'random_shape_sizes'],
+  ...['random_shape', 'random_shape_sizes', 'ema_decay'],
 ];
 const SEGMENTATION = [
   ...['backbone', 'loss_type', 'losses', 'class_weights'],

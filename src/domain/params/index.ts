@@ -3,6 +3,7 @@
 export { planClassification } from './classification.js';
 export { readTrainArgument } from './coerce.js';
 export { type Defaults, type DefaultsInput, suggestParams } from './defaults.js';
+export { planDetection } from './detection.js';
 export { coerceTrain, keysOf, type TrainParams } from './fields.js';
 export {
   chooseBackbone,

@@ -29,8 +29,9 @@ test('backbones: renamed ones silently, impossible ones with a warning', () => {
   assert.deepEqual(choose('detection', 'YOLOv3', 'MobileNetV3_large'), { backbone: 'MobileNetV3' });
   assert.deepEqual(choose('detection', 'PPYOLOTiny', 'anything'), { backbone: 'MobileNetV3' });
   assert.deepEqual(choose('detection', 'FasterRCNN', 'HRNet_W18'), { backbone: 'HRNet_W18' });
-  assert.equal(choose('detection', 'FasterRCNN', 'ResNet18').backbone, 'ResNet34');
-  assert.equal(choose('instance_segmentation', 'MaskRCNN', 'ResNet18').backbone, 'ResNet50');
+  assert.deepEqual(choose('detection', 'FasterRCNN', 'ResNet18'), { backbone: 'ResNet18' });
+  assert.deepEqual(choose('instance_segmentation', 'MaskRCNN', 'ResNet18'), { backbone: 'ResNet18' });
+  assert.equal(choose('instance_segmentation', 'MaskRCNN', 'ResNet34').backbone, 'ResNet50');
   // Of older builds.
   for (const backbone of ['Xception65', 'MobileNetV2_x0.25', 'MobileNetV3_large_x1_0_ssld'])
     assert.deepEqual(choose('segmentation', 'DeepLabv3+', backbone), { backbone });

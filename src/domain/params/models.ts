@@ -52,7 +52,7 @@ const OTHERS: readonly ModelInfo[] = [
   ]),
   model('FasterRCNN', 'detection', 'rcnn', [
     ...RCNN_BACKBONES,
-    ...['ResNet34', 'ResNet34_vd', 'ResNet101', 'ResNet101_vd', 'HRNet_W18'],
+    ...['ResNet34', 'ResNet34_vd', 'ResNet101', 'ResNet101_vd', 'HRNet_W18', 'ResNet18'],
   ]),
   model('PPYOLO', 'detection', 'yolo', ['ResNet50_vd_dcn', 'ResNet18_vd', 'MobileNetV3_large', 'MobileNetV3_small']),
   model('PPYOLOTiny', 'detection', 'yolo', ['MobileNetV3']),
@@ -64,7 +64,7 @@ const OTHERS: readonly ModelInfo[] = [
   model('HRNet_W18', 'segmentation', 'segmenter', []),
   model('HRNet_W48', 'segmentation', 'segmenter', []),
   model('FastSCNN', 'segmentation', 'segmenter', []),
-  model('MaskRCNN', 'instance_segmentation', 'rcnn', [...RCNN_BACKBONES, 'ResNet101', 'ResNet101_vd']),
+  model('MaskRCNN', 'instance_segmentation', 'rcnn', [...RCNN_BACKBONES, 'ResNet101', 'ResNet101_vd', 'ResNet18']),
 ];
 
 function model(name: string, type: ProjectType, family: Family, backbones: string[]): ModelInfo {
@@ -134,9 +134,8 @@ export function chooseBackbone(info: ModelInfo, asked: string | null | undefined
   if (exact !== undefined) return { backbone: exact };
   const renamed = backboneAlias(info.name, wanted);
   if (renamed !== undefined) return { backbone: renamed };
-  const substitute = /rcnn/i.test(info.name) && wanted === 'ResNet18' ? (same('ResNet34') ?? fallback) : fallback;
-  if (info.name === 'PPYOLOTiny') return { backbone: substitute }; // has only one, whatever is asked
-  return { backbone: substitute, warning: `${info.name} has no backbone "${wanted}"; ${substitute} is used.` };
+  if (info.name === 'PPYOLOTiny') return { backbone: fallback }; // has only one, whatever is asked
+  return { backbone: fallback, warning: `${info.name} has no backbone "${wanted}"; ${fallback} is used.` };
 }
 
 function backboneAlias(name: string, wanted: string): string | undefined {

@@ -47,6 +47,7 @@ function restDefaults(type: ProjectType, family: ModelInfo['family']): TrainPara
     crop_image: false,
     random_shape: false,
     random_shape_sizes: [],
+    ema_decay: 0,
   };
 }
 

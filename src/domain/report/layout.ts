@@ -38,6 +38,9 @@ const TITLES: Readonly<Record<string, string>> = {
   Acck: '预测Top{k}的准确率',
   score_thresh: '置信度阈值',
   overlap_thresh: 'IoU阈值',
+  pr_curves: '精准率-召回率曲线',
+  BBox_pr_curves: 'Bbox精准率-召回率曲线',
+  Mask_pr_curves: 'Mask精准率-召回率曲线',
 };
 const COLUMNS: Readonly<Record<string, string>> = {
   class: '类别（Class）',
@@ -74,6 +77,7 @@ export function layoutReport(report: Readonly<Record<string, unknown>>, options:
     if (key === 'label_list' || key === 'epoch' || key === 'topk') continue;
     if (Array.isArray(value) && value.every((row) => Array.isArray(row)))
       rows.push([title], ...matrix(value as unknown[][], labels), [], []);
+    else if (isObject(value) && key.endsWith('pr_curves')) rows.push([title], ...curves(value), [], []);
     else if (isObject(value)) rows.push([title], ...table(value), [], []);
     else if (value === null || typeof value === 'number') rows.push([title], [null, ratio(value)], [], []);
   }
@@ -116,5 +120,22 @@ function table(values: Record<string, unknown>): Rows {
       COLUMNS[name] ?? name,
       ...metrics.map((metric) => ratio(isObject(row) ? row[metric] : null)),
     ]),
+  ];
+}
+
+/** Every tenth of the recall. */
+const RECALLS = Array.from({ length: 11 }, (_, tenth) => tenth / 10);
+
+/** `{class: {recall, precision}}` as a row a class with the precision at each recall. */
+function curves(values: Record<string, unknown>): Rows {
+  const numbers = (list: unknown): number[] => (Array.isArray(list) ? list.map(Number) : []);
+  const row = ([name, curve]: [string, unknown]): Cell[] => {
+    const [recall, precision] = isObject(curve) ? [numbers(curve.recall), numbers(curve.precision)] : [[], []];
+    const at = (wanted: number): unknown => precision[recall.findIndex((value) => value >= wanted - 1e-9)];
+    return [null, name, ...RECALLS.map((wanted) => ratio(at(wanted)))];
+  };
+  return [
+    [null, CLASS, ...RECALLS.map((wanted) => `${column('recall')} ${wanted}`)],
+    ...Object.entries(values).map(row),
   ];
 }

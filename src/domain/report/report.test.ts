@@ -65,6 +65,37 @@ test('a segmentation report: matrix of pixels, means, one row a class', () => {
   ]);
 });
 
+test('a detection report: matrix with background, thresholds, one row a class, curves', () => {
+  const curve = { recall: Array.from({ length: 101 }, (_, i) => i * 0.01), precision: Array(101).fill(0.5), score: [] };
+  const rows = layoutReport({
+    label_list: ['nut', 'back_ground'],
+    score_thresh: 0.5,
+    overlap_thresh: 0.5,
+    Confusion_Matrix: [
+      [41, 1],
+      [4, 0],
+    ],
+    mAP: null,
+    PRAP: { nut: { precision: 0.911, recall: 0.93249, AP: null } },
+    pr_curves: { nut: curve, bolt: null },
+  });
+  const text = rows.map((row) => row.map((cell) => (cell instanceof Ratio ? cell.value : cell)));
+  const at = (title: string): number => text.findIndex(([first]) => first === title);
+  assert.deepEqual(text[at('置信度阈值') + 1], [null, 0.5]);
+  assert.deepEqual(text[at('混淆矩阵') + 3], [null, 'back_ground', 4, 0]);
+  assert.deepEqual(text[at('平均精准率的均值（mAP）') + 1], [null, 'nan']);
+  assert.deepEqual(text[at('整体检测评估结果') + 2], [null, 'nut', 0.911, 0.9325, 'nan']);
+  const curves = at('精准率-召回率曲线');
+  assert.deepEqual(text[curves + 1]?.slice(0, 4), [
+    null,
+    '类别（Class）',
+    '召回率（Recall） 0',
+    '召回率（Recall） 0.1',
+  ]);
+  assert.deepEqual(text[curves + 2], [null, 'nut', ...Array(11).fill(0.5)]);
+  assert.deepEqual(text[curves + 3], [null, 'bolt', ...Array(11).fill('nan')]);
+});
+
 test('odd reports make odd sheets, not crashes', () => {
   for (const report of [
     {},
@@ -72,6 +103,7 @@ test('odd reports make odd sheets, not crashes', () => {
     { Confusion_Matrix: [] },
     { Confusion_Matrix: [[1]], PRF1: {} },
     { x: { y: 'z' } },
+    { pr_curves: { a: 3, b: { recall: 'x', precision: [1] } } },
   ]) {
     assert.ok(Array.isArray(layoutReport(report)));
   }

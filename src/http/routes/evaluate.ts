@@ -40,14 +40,19 @@ export function evaluateRoutes({ jobs }: EvaluateServices): Route[] {
       method: 'post',
       path: '/project/task/evaluate',
       summary:
-        'Reports on the validation set: confusion matrix, precision, recall, F1, AUC and top-k accuracy of classes; IoU of label maps, where Mean_Acc is the share of right pixels and a class without any counts as IoU 0',
+        'Reports on the validation set: confusion matrix, precision, recall, F1, AUC and top-k accuracy of classes; boxes and masks by class with average precision; IoU of label maps, where Mean_Acc is the share of right pixels and a class without any counts as IoU 0',
       tag: 'evaluation',
       input: z.object({
         tid,
         epoch: epochArg,
         topk: z.int().min(1).max(1000).nullish().describe('k of top-k accuracy; default 5'),
         score_thresh: score,
-        overlap_thresh: z.number().min(0).max(1).nullish().describe('IoU of a match; for detection'),
+        overlap_thresh: z
+          .number()
+          .min(0)
+          .max(1)
+          .nullish()
+          .describe('IoU of a match; default 0.5, for instance segmentation 0.3'),
       }),
       output: z.object({}),
       async handle({ tid: id, epoch, topk, score_thresh, overlap_thresh }) {

@@ -30,6 +30,19 @@ impl LoaderStats {
         (asked > 0).then(|| self.cache_hits as f64 / asked as f64)
     }
 
+    /// These, with what an `earlier` loader of the same epoch has done.
+    #[must_use]
+    pub fn after(mut self, earlier: &Self) -> Self {
+        self.wait_seconds += earlier.wait_seconds;
+        self.decode_seconds += earlier.decode_seconds;
+        self.transform_seconds += earlier.transform_seconds;
+        self.images += earlier.images;
+        self.skipped += earlier.skipped;
+        self.cache_hits += earlier.cache_hits;
+        self.cache_misses += earlier.cache_misses;
+        self
+    }
+
     /// Counts an image that took `seconds` in all.
     pub(super) fn add(&mut self, timing: &Timing, seconds: f64) {
         self.images += 1;

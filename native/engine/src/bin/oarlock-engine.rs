@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `bench-step` | times training steps on random images: `--model --batch --size --precision --steps --warmup --threads --device` |
 //! | `bench-infer` | times inference, batch norm folded: the same options, and `--checkpoint FOLDER` for its network |
+//! | `bench-onnx` | writes the network of `bench-infer` as ONNX: `--model --size --out FILE` |
+//! | `bench-kernels` | times the own CPU kernels beside libtorch's operators and the machine's limits: `--batch --threads --rounds` |
 //! | `train` | runs a training: `--spec FILE` (the `TrainSpec` as JSON); events as JSON lines |
 //! | `sensitivity` | runs a sensitivity analysis: `--spec FILE` (the `SensitivitySpec`); `--brute true` masks channels and evaluates everything instead |
 //! | `job` | runs any job: `--spec FILE` (a `JobSpec`) |
@@ -13,10 +15,11 @@
 #![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use oarlock_engine::bench::{BenchOptions, infer, step};
+use oarlock_engine::bench::{BenchOptions, infer, kernels, onnx, step};
 use oarlock_engine::jobs::sensitivity::brute_force;
 use oarlock_engine::{CancelToken, run_job};
 use oarlock_jobs::{ErrorCode, JobError, JobEvent, JobOutcome, JobSpec, Precision};
@@ -51,13 +54,27 @@ fn options(args: impl Iterator<Item = String>) -> Result<HashMap<String, String>
 
 fn usage(message: &str) -> JobError {
     JobError::new(ErrorCode::InvalidArgument, message)
-        .hint("commands: bench-step, bench-infer, train, sensitivity or job --spec FILE, devices")
+        .hint("commands: bench-step, bench-infer, bench-onnx, bench-kernels, train, sensitivity or job --spec FILE, devices")
 }
 
 fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::Value, JobError> {
     match command {
         "bench-step" => Ok(step(&bench(options)?)?),
         "bench-infer" => Ok(infer(&bench(options)?)?),
+        "bench-onnx" => {
+            let path = options
+                .get("out")
+                .ok_or_else(|| usage("this command needs --out FILE"))?;
+            Ok(onnx(&bench(options)?, Path::new(path))?)
+        }
+        "bench-kernels" => {
+            let number = |key: &str, default| number(options, key, default);
+            Ok(kernels(
+                number("batch", 32)?.max(1),
+                number("threads", 0)?,
+                number("rounds", 7)?.max(1),
+            )?)
+        }
         "devices" => serde_json::to_value(oarlock_engine::runtime::devices())
             .map_err(|e| JobError::new(ErrorCode::Internal, e.to_string())),
         "train" => job(JobSpec::Train(Box::new(spec(options)?))),
@@ -81,13 +98,17 @@ fn run(command: &str, options: &HashMap<String, String>) -> Result<serde_json::V
     }
 }
 
-fn bench(options: &HashMap<String, String>) -> Result<BenchOptions, JobError> {
-    let number = |key: &str, default: u32| match options.get(key) {
+fn number(options: &HashMap<String, String>, key: &str, default: u32) -> Result<u32, JobError> {
+    match options.get(key) {
         None => Ok(default),
         Some(text) => text
             .parse()
             .map_err(|_| usage(&format!("--{key} must be a whole number, got `{text}`"))),
-    };
+    }
+}
+
+fn bench(options: &HashMap<String, String>) -> Result<BenchOptions, JobError> {
+    let number = |key: &str, default| number(options, key, default);
     let precision = match options.get("precision").map(String::as_str) {
         None | Some("auto") => Precision::Auto,
         Some("fp32") => Precision::Fp32,

@@ -1,12 +1,12 @@
 //! Writes a network as ONNX beside the engine's own results, for a comparison by another runtime.
 //!
 //! `oarlock-parity --model NAME[,NAME…]|all --image FILE[,FILE…] --out DIR [--classes N] [--size S] [--seed N]
-//! [--origin torch|paddle]`
+//! [--origin torch|paddle] [--fpn no]`
 //!
 //! `operations/deform` and `operations/regions` are small networks of what detectors need; see `parity/operations.rs`.
 //!
 //! A segmenter is called `NAME` or `NAME/BACKBONE`; its images have two thirds of the height, so that nothing
-//! mistakes height for width.
+//! mistakes height for width. So is a detector, see `parity/detectors.rs`.
 //!
 //! Weights are random but live: batch norm statistics are those of the images, slightly disturbed, so
 //! that activations stay in the range that trained networks have and folding has something to fold.
@@ -20,6 +20,8 @@
 // This program's results are for other programs that read its standard output; it is no part of a compute host.
 #![allow(clippy::print_stdout)]
 
+#[path = "parity/detectors.rs"]
+mod detectors;
 #[path = "parity/operations.rs"]
 mod operations;
 
@@ -87,6 +89,7 @@ fn run(args: Vec<String>) -> Result<()> {
         "all" => oarlock_zoo::classifier_names().to_vec(),
         list => list.split(',').collect(),
     };
+    let fpn = options.get("fpn").copied() != Some("no");
     let images: Vec<&str> = need("image")?.split(',').collect();
     let out = Path::new(need("out")?);
     let classes = number("classes")?.unwrap_or(10) as usize;
@@ -115,6 +118,16 @@ fn run(args: Vec<String>) -> Result<()> {
         let usual = oarlock_zoo::input_size(name).map_or(224, |s| s.usual as u64);
         let side = size.unwrap_or(usual) as usize;
         let mut input = read(&images, side, placement)?;
+        if oarlock_zoo::canonical_detector(name).is_some() {
+            // A multiple of every stride.
+            let input = read(&images, side / 64 * 64, placement)?;
+            let input = input.f_narrow(2, 0, (2 * side / 3 / 64 * 64) as i64)?;
+            let built = oarlock_zoo::detector_of(name, backbone, fpn, classes, origin);
+            let (graph, _) = built.map_err(|e| argument(e.to_string()))?;
+            let dir = out.join(model.replace('/', "_"));
+            detectors::run(model, &graph, seed, &input, &dir, placement)?;
+            continue;
+        }
         let built = if oarlock_zoo::canonical_segmenter(name).is_some() {
             input = input.f_narrow(2, 0, (2 * side / 3) as i64)?;
             oarlock_zoo::segmenter_of(name, backbone, classes, 3, origin)
@@ -175,6 +188,33 @@ fn parity(
         "largest": logits.abs().max().double_value(&[]),
     });
     println!("{line}");
+    Ok(())
+}
+
+/// The layer that makes a value: what stands before slices and activations.
+fn layer_of(graph: &Graph, mut id: usize) -> usize {
+    while let Op::Slice { .. } | Op::Activation(_) = graph.nodes[id].op {
+        id = graph.nodes[id].inputs[0];
+    }
+    id
+}
+
+/// A training pass without an end, over regions of every size where the network wants some.
+fn run_through(network: &Network, batch: &Tensor) -> Result<()> {
+    let size = batch.size();
+    let (height, width) = (size[2] as f32, size[3] as f32);
+    let mut rows = Vec::new();
+    for image in 0..size[0] {
+        for side in [0.1, 0.25, 0.5, 1.0] {
+            let (x, y) = (width * (1.0 - side) / 2.0, height * (1.0 - side) / 2.0);
+            rows.extend([image as f32, x, y, x + side * width, y + side * height]);
+        }
+    }
+    let regions = Tensor::f_from_slice(&rows)?.f_reshape([-1, 5])?;
+    let mut pass = network.begin(batch, true)?;
+    while let Some(node) = pass.waits_for().map(str::to_owned) {
+        pass.give(&node, &regions)?;
+    }
     Ok(())
 }
 
@@ -247,7 +287,7 @@ fn live_weights(
         0,
     )?;
     let network = Network::new(measuring, &initial, placement)?;
-    drop(tch::no_grad(|| network.forward(&batch, true))?);
+    tch::no_grad(|| run_through(&network, &batch))?;
     let mut weights = network.to_weights()?;
     let mut rng = Rng::of(&[seed]);
     let pooled = pooled_norms(graph);

@@ -2,14 +2,17 @@
 
 pub(crate) mod anchors;
 pub(crate) mod boxes;
+mod choose;
 mod paste;
+pub(crate) mod pico;
 pub(crate) mod proposals;
 pub(crate) mod two_stage;
+mod yolo;
 
 use oarlock_graph::Head;
 use oarlock_imaging::Rle;
 use oarlock_jobs::ErrorCode;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::exec::Network;
 use crate::{EngineError, Result};
@@ -43,10 +46,62 @@ pub struct Detected {
 /// # Errors
 /// `NonFinite` when the network gives NaN; `Unsupported` when it is no detector; out of memory.
 pub fn detect(network: &Network, input: &Tensor, frames: &[Frame]) -> Result<Vec<Vec<Detected>>> {
-    let what = match &network.graph().head {
-        None => "the network is no detector".to_owned(),
-        Some(Head::TwoStage(head)) => return two_stage::detect(network, head, input, frames),
-        Some(Head::Yolo(_) | Head::Pico(_)) => "its outputs cannot be decoded yet".to_owned(),
+    let Some(head) = &network.graph().head else {
+        return Err(EngineError::new(
+            ErrorCode::Unsupported,
+            "the network is no detector",
+        ));
     };
-    Err(EngineError::new(ErrorCode::Unsupported, what))
+    if let Head::TwoStage(head) = head {
+        return two_stage::detect(network, head, input, frames);
+    }
+    let (images, _, height, width) = input.size4()?;
+    if images != frames.len() as i64 {
+        return Err(EngineError::internal("each image needs its frame"));
+    }
+    let outputs = network.forward_all(input, false)?;
+    detect_in(head, &outputs, (height as usize, width as usize), frames)
+}
+
+/// [`detect`] from the outputs of a one-stage detector on; `input` is height and width of its input.
+///
+/// # Errors
+/// As [`detect`].
+pub fn detect_in(
+    head: &Head,
+    outputs: &[Tensor],
+    input: (usize, usize),
+    frames: &[Frame],
+) -> Result<Vec<Vec<Detected>>> {
+    let _guard = tch::no_grad_guard();
+    let outputs = finite(outputs)?;
+    let candidates = match head {
+        Head::Yolo(head) => yolo::candidates(head, &outputs, input, frames)?,
+        Head::Pico(head) => pico::candidates(head, &outputs, frames)?,
+        Head::TwoStage(_) => return Err(EngineError::internal("not a one-stage detector")),
+    };
+    let chosen = candidates
+        .iter()
+        .map(|image| image.choose(head.classes(), head.suppression()));
+    Ok(chosen.collect())
+}
+
+/// The outputs as fp32.
+///
+/// # Errors
+/// `NonFinite` when one holds NaN or an infinity.
+fn finite(outputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    let outputs = outputs.iter().map(|o| Ok(o.f_to_kind(Kind::Float)?));
+    let outputs = outputs.collect::<Result<Vec<_>>>()?;
+    for output in &outputs {
+        // A sum is finite only where all values are; one that overflows is of no use either.
+        if !output.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
+            return Err(EngineError::new(
+                ErrorCode::NonFinite,
+                "the network gives NaN on an image",
+            )
+            .hint("lower learning_rate or add warmup_steps; earlier checkpoints are kept"));
+        }
+    }
+    Ok(outputs)
 }

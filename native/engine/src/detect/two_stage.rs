@@ -41,6 +41,9 @@ pub(super) fn detect(
     frames: &[Frame],
 ) -> Result<Vec<Vec<Detected>>> {
     let _guard = tch::no_grad_guard();
+    if input.size().first() != Some(&(frames.len() as i64)) {
+        return Err(EngineError::internal("each image needs its frame"));
+    }
     let device = network.placement().device;
     let mut pass = network.begin(input, false)?;
     let shown: Vec<(usize, usize)> = frames.iter().map(|f| f.shown).collect();

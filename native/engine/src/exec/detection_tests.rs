@@ -402,7 +402,7 @@ fn dropped_blocks_are_squares_and_keep_the_mean() {
     let share = kept.mean(Kind::Float).double_value(&[]);
     assert!((share - 0.9).abs() < 0.02, "{share}");
     // Every zero belongs to a 3×3 square of zeros.
-    let dropped = 1.0 - &kept;
+    let dropped: Tensor = 1.0 - &kept;
     let squares = dropped
         .avg_pool2d([3, 3], [1, 1], [0, 0], false, true, None)
         .ge(0.999);

@@ -1,8 +1,9 @@
 //! Pictures decoded on the device, and their geometry there: the same inputs as the CPU's pipelines make.
 
-use oarlock_datasets::{DeferredJpeg, DeferredTarget, Undecoded};
+use oarlock_datasets::{ClassifyChanges, DeferredJpeg, DeferredTarget, Undecoded};
 use tch::{Device, Kind, Tensor};
 
+use super::device_augment;
 use super::input::normalized_bytes;
 use crate::Result;
 use crate::runtime::Placement;
@@ -62,7 +63,13 @@ pub(crate) fn decoded_pixels(
             .f_copy_(&seen(&whole, jpeg, size)?)?;
         Ok(())
     })?;
-    Ok(images)
+    let unchanged = ClassifyChanges::default();
+    let changes = pictures.iter().map(|target| match &target.picture {
+        Undecoded::Jpeg(jpeg) => &jpeg.changes,
+        // The CPU has made them.
+        Undecoded::Pixels(_) => &unchanged,
+    });
+    device_augment::changed(images, &changes.collect::<Vec<_>>())
 }
 
 /// What is seen of a decoded picture (H × W × 3 bytes): shrunk by averaging as a decoder's scaling does, then the view
@@ -71,8 +78,14 @@ fn seen(whole: &Tensor, jpeg: &DeferredJpeg, size: (usize, usize)) -> Result<Ten
     let shrunk = shrink(whole, jpeg.denominator as i64)?;
     let (view, device) = (&jpeg.view, whole.device());
     let [length_y, length_x] = [0, 1].map(|dim| shrunk.size()[dim]);
-    let rows = Axis::new(length_y, view.top, view.height, size.0, device)?;
-    let columns = Axis::new(length_x, view.left, view.width, size.1, device)?;
+    let bounds = |length: i64, start: f64, extent: f64| match jpeg.cut {
+        true => (start, start + extent - 1.0),
+        false => (0.0, (length - 1) as f64),
+    };
+    let rows = bounds(length_y, view.top, view.height);
+    let rows = Axis::new(rows, view.top, view.height, size.0, device)?;
+    let columns = bounds(length_x, view.left, view.width);
+    let columns = Axis::new(columns, view.left, view.width, size.1, device)?;
     let mixed = columns.mix(&rows.mix(&shrunk, 0)?, 1)?;
     Ok(mixed.f_round()?)
 }
@@ -98,18 +111,24 @@ struct Axis {
 }
 
 impl Axis {
-    /// `count` places over `extent` pixels from `start` on, of a side of `length` pixels.
-    fn new(length: i64, start: f64, extent: f64, count: usize, device: Device) -> Result<Self> {
+    /// `count` places over `extent` pixels from `start` on; pixels beyond `bounds` (first and last) do not count.
+    fn new(
+        bounds: (f64, f64),
+        start: f64,
+        extent: f64,
+        count: usize,
+        device: Device,
+    ) -> Result<Self> {
         // Double: at 10,000 pixels a float would leave 10 bits for the share.
         let places = Tensor::f_arange(count as i64, (Kind::Double, device))?
             .f_add_scalar(0.5)?
             .f_mul_scalar(extent / count as f64)?
             .f_add_scalar(start - 0.5)?
-            .f_clamp(0.0, (length - 1) as f64)?;
+            .f_clamp(bounds.0, bounds.1)?;
         let first = places.f_floor()?;
         let share = places.f_sub(&first)?.f_to_kind(Kind::Float)?;
         let first = first.f_to_kind(Kind::Int64)?;
-        let second = first.f_add_scalar(1)?.f_clamp_max(length - 1)?;
+        let second = first.f_add_scalar(1)?.f_clamp_max(bounds.1 as i64)?;
         Ok(Self {
             first,
             second,

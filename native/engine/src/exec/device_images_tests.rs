@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use oarlock_datasets::{ClassifyPipeline, Deferred, Loader, LoaderConfig, Pipeline, Sample};
+use oarlock_datasets::{
+    ClassifyPipeline, ClassifyTrain, Deferred, Jitter, Loader, LoaderConfig, Pipeline, Sample,
+};
 
 use super::*;
 use crate::runtime::nvjpeg::tests::{Fake, jpeg};
@@ -31,6 +33,11 @@ fn batch<P: Pipeline<Sample = Sample>>(
 
 /// Differences of every value between both ways, an image a list; `size` is (height, width).
 fn differences(files: &[Vec<u8>], fake: &Fake, size: (usize, usize)) -> Vec<Vec<u8>> {
+    differences_of(ClassifyPipeline::eval_of(size.0, size.1), files, fake)
+}
+
+fn differences_of(pipeline: ClassifyPipeline, files: &[Vec<u8>], fake: &Fake) -> Vec<Vec<u8>> {
+    let size = pipeline.output_size();
     let dir = tempfile::tempdir().unwrap();
     let write = |(i, bytes): (usize, &Vec<u8>)| {
         let path = dir.path().join(format!("{i}.jpg"));
@@ -39,8 +46,7 @@ fn differences(files: &[Vec<u8>], fake: &Fake, size: (usize, usize)) -> Vec<Vec<
         Sample { path, label }
     };
     let samples = Arc::new(files.iter().enumerate().map(write).collect::<Vec<_>>());
-    let pipeline = ClassifyPipeline::eval_of(size.0, size.1);
-    let deferred = batch(&samples, Deferred::of(&pipeline).unwrap());
+    let deferred = batch(&samples, Deferred::of(&pipeline));
     let expected = batch(&samples, pipeline);
     let labels: Vec<i64> = deferred.targets.iter().map(|t| t.label).collect();
     assert_eq!(labels, expected.targets);
@@ -90,6 +96,42 @@ fn views_are_those_of_the_cpu() {
         }
     }
     assert!(fake.counts()[3] >= 5 && fake.counts()[4] == 0);
+}
+
+/// Everything random is drawn alike: the same crop, flips, colours and turn of every image. The resize is the one of
+/// [`views_are_those_of_the_cpu`]; contrast and hue may make more of its single level.
+#[test]
+fn training_inputs_are_those_of_the_cpu() {
+    let Some(fake) = Fake::new() else { return };
+    let photo = include_bytes!("../../../imaging/tests/fixtures/photo.jpg").to_vec();
+    let mut files = vec![photo];
+    files.extend((0..15).map(|i| jpeg(150 + 7 * i, 190 - 3 * i, i)));
+    files.iter().for_each(|file| {
+        fake.know(file);
+    });
+    let always = |range: f32| Some(Jitter { range, prob: 0.8 });
+    let train = ClassifyTrain {
+        crop: (96, 96),
+        scale: (0.88, 1.0),
+        aspect: (0.75, 4.0 / 3.0),
+        horizontal_flip: 0.5,
+        vertical_flip: 0.5,
+        brightness: always(0.4),
+        contrast: always(0.4),
+        saturation: always(0.4),
+        hue: always(18.0),
+        rotate: Some(Jitter {
+            range: 30.0,
+            prob: 0.5,
+        }),
+    };
+    let differences = differences_of(ClassifyPipeline::Train(train), &files, &fake);
+    let moved = differences.iter().filter(|d| share_over(d, 3) > 0.002);
+    assert_eq!(moved.count(), 0, "more than 0.2 % over 3 levels");
+    let mean = |d: &Vec<u8>| d.iter().map(|d| f64::from(*d)).sum::<f64>() / d.len() as f64;
+    let largest = differences.iter().map(mean).fold(0.0, f64::max);
+    assert!(largest < 0.5, "{largest} levels in the mean");
+    assert!(fake.counts()[3] >= 16, "all reach the device");
 }
 
 /// A decoder's scaling works on frequencies, this on pixels: the places must be the same, the values near.

@@ -5,8 +5,13 @@ mod conv_tests;
 mod deform;
 #[cfg(test)]
 mod detection_tests;
+mod device_augment;
 mod device_images;
+mod excite;
+mod flat;
 mod input;
+#[cfg(test)]
+mod kernel_tests;
 mod network;
 mod ops;
 mod partial;
@@ -15,6 +20,7 @@ mod plan;
 mod regions;
 
 pub(crate) use device_images::decoded_input;
+pub(crate) use flat::zeros_like;
 pub(crate) use input::{batch_input, batch_memory};
 pub use input::{network_input, normalized_input};
 pub use network::{Network, Parameter};

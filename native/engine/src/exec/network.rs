@@ -6,6 +6,7 @@ use oarlock_graph::{Graph, HostTensor, NodeId, Op, ParamKind, WeightMap};
 use oarlock_jobs::ErrorCode;
 use tch::{Device, Kind, Tensor};
 
+use super::flat;
 use super::ops;
 use super::plan::{self, Fusion, Kernel, Step};
 use crate::runtime::Placement;
@@ -149,6 +150,43 @@ impl Network {
         &self.parameters
     }
 
+    /// Puts all learned weights one behind the other into one buffer, and their copies in the compute type into
+    /// another; no value changes.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn flatten(&mut self) -> Result<()> {
+        let learned = |p: &&mut Parameter| p.trainable();
+        let masters: Vec<&Tensor> = self
+            .parameters
+            .iter()
+            .filter(|p| p.trainable())
+            .map(|p| &p.master)
+            .collect();
+        let views = flat::zeros_like(&masters, Kind::Float)?;
+        let _guard = tch::no_grad_guard();
+        for (p, mut view) in self.parameters.iter_mut().filter(learned).zip(views) {
+            view.f_copy_(&p.master)?;
+            if p.compute.kind() == Kind::Float {
+                p.compute = view.shallow_clone().f_set_requires_grad(true)?;
+            }
+            p.master = view;
+        }
+        let copied = |p: &Parameter| p.trainable() && p.compute.kind() != Kind::Float;
+        let copies: Vec<&Tensor> = self
+            .parameters
+            .iter()
+            .filter(|p| copied(p))
+            .map(|p| &p.compute)
+            .collect();
+        let views = flat::zeros_like(&copies, self.placement.compute)?;
+        for (p, mut view) in self.parameters.iter_mut().filter(|p| copied(p)).zip(views) {
+            view.f_copy_(&p.compute)?;
+            p.compute = view.f_set_requires_grad(true)?;
+        }
+        Ok(())
+    }
+
     /// Chooses the dropout masks of the following forward pass; the same seed gives the same masks.
     pub fn set_seed(&self, seed: u64) {
         self.seed.set(seed);
@@ -273,6 +311,11 @@ impl Network {
                 batch,
                 act,
             ),
+            Kernel::Excite { act } => match *inputs {
+                [x, gate] => ffi::excite(x, gate, None, act),
+                [x, gate, pooled] => ffi::excite(x, gate, Some(pooled), act),
+                _ => Err(EngineError::internal("a gate lacks a factor")),
+            },
             Kernel::Conv { conv, act } => {
                 let mut packed = self.packed.borrow_mut();
                 ops::conv_act(

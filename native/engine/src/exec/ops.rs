@@ -99,7 +99,7 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
             count_include_pad,
             None,
         )?,
-        Op::GlobalAvgPool => x.f_adaptive_avg_pool2d([1, 1])?,
+        Op::GlobalAvgPool => ffi::global_pool(x)?,
         Op::AdaptiveAvgPool { size } => x.f_adaptive_avg_pool2d(pair(size))?,
         Op::Add => sum(inputs, call.in_place)?,
         Op::Mul => x.f_mul(

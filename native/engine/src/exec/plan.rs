@@ -2,6 +2,8 @@
 
 use oarlock_graph::{Act, Graph, NodeId, Op};
 
+use super::excite;
+
 /// What a step runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Kernel {
@@ -11,6 +13,9 @@ pub(super) enum Kernel {
     Norm { norm: NodeId, act: Option<Act> },
     /// The convolution `conv`, plus the second input if there is one, then the activation (inference only).
     Conv { conv: NodeId, act: Option<Act> },
+    /// The first input times the activation of the second; the third, if there is one, is the first one's mean from
+    /// which the second was computed.
+    Excite { act: Option<Act> },
 }
 
 /// One step.
@@ -86,6 +91,11 @@ pub(super) fn section(
                 dead: Vec::new(),
             });
         }
+    }
+    for found in excite::steps(graph, &users, run, fusion, |id| fused[id].is_none()) {
+        found.merged.iter().for_each(|&id| merged[id] = true);
+        let node = found.step.node;
+        fused[node] = Some(found.step);
     }
     let mut steps: Vec<Step> = run
         .iter()
@@ -218,7 +228,7 @@ fn mark_overwrites(graph: &Graph, steps: &mut [Step], pinned: &[NodeId]) {
                 .is_some_and(|&id| reads[id] == 1 && free[id]);
         free[step.node] = match step.kernel {
             Kernel::Norm { act, .. } => act.is_none(),
-            Kernel::Conv { .. } => true,
+            Kernel::Conv { .. } | Kernel::Excite { .. } => true,
             Kernel::Node => matches!(op, Op::Conv2d { .. } | Op::Linear { .. } | Op::Add),
         };
     }

@@ -13,6 +13,7 @@ use oarlock_jobs::{
 use super::model::{self, Model};
 use crate::prune::analysis::{Progress, Watcher, analyse, memory_budget};
 use crate::prune::classifier::{self, ClassifierSet};
+use crate::prune::detector::{self, DetectorSet};
 use crate::prune::evaluation::Evaluation;
 use crate::prune::images::{self, Opening, Reading};
 use crate::prune::segmenter::{self, SegmenterSet};
@@ -23,13 +24,14 @@ use crate::records::OutLog;
 use crate::runtime::heartbeat::Heart;
 use crate::runtime::{self, Placement};
 use crate::train::data::{self, DataSplit};
+use crate::train::detector::data::{self as boxes, BoxData};
 use crate::{EngineError, JobContext, Result};
 
 /// Runs the job. A stop ends it with what is measured so far; a later run in the same folder goes on from there, also
 /// after a crash.
 ///
 /// # Errors
-/// `Unsupported` for other task types and networks without prunable layers; what opening the checkpoint and reading the
+/// `Unsupported` for two-stage detectors and networks without prunable layers; what opening the checkpoint and reading the
 /// dataset says; `InvalidData` when they do not belong together; memory or disk run out. The reason stands in `err.log`.
 pub fn run(spec: &SensitivitySpec, context: JobContext) -> Result<SensitivityResult> {
     let out = Path::new(&spec.out_dir);
@@ -63,10 +65,12 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&mut self, heart: &Heart) -> Result<SensitivityResult> {
         heart.stage("loading");
-        let metric = metric(self.spec.task_type)?;
         let placement = runtime::place(&exact(&self.spec.device))?;
         let model = model::open(&self.spec.source)?;
         model::of_type(&model.yml, self.spec.task_type)?;
+        if detects(self.spec.task_type) {
+            detector::one_stage(model.graph.head.as_ref())?;
+        }
         self.context.sink.emit(JobEvent::Started {
             device: placement.device_name(),
             precision: placement.precision_name().to_owned(),
@@ -81,7 +85,7 @@ impl Job<'_> {
         let samples = Samples::read(self.spec)?;
         let mut table = Table::new(
             &model.graph.name,
-            metric,
+            samples.metric(),
             criterion,
             samples.fingerprint(&model, self.spec, criterion)?,
             subject.groups(),
@@ -208,36 +212,45 @@ fn exact(device: &DeviceSpec) -> DeviceSpec {
     }
 }
 
-/// What is measured.
-fn metric(task_type: TaskType) -> Result<&'static str> {
-    match task_type {
-        TaskType::Classification => Ok(classifier::METRIC),
-        TaskType::Segmentation => Ok(segmenter::METRIC),
-        TaskType::Detection | TaskType::InstanceSegmentation => Err(EngineError::new(
-            ErrorCode::Unsupported,
-            "sensitivity analysis of this task type is not available yet",
-        )),
-    }
+fn detects(task_type: TaskType) -> bool {
+    matches!(
+        task_type,
+        TaskType::Detection | TaskType::InstanceSegmentation
+    )
 }
 
 /// The images of a dataset, by what is known of them.
 enum Samples {
     Classes(DataSplit<Sample>),
     Pixels(DataSplit<SegmentSample>),
+    Boxes(BoxData),
 }
 
 impl Samples {
     fn read(spec: &SensitivitySpec) -> Result<Self> {
         Ok(match spec.task_type {
             TaskType::Segmentation => Self::Pixels(data::read_pairs(&spec.dataset)?),
-            _ => Self::Classes(data::read(&spec.dataset)?),
+            TaskType::Classification => Self::Classes(data::read(&spec.dataset)?),
+            TaskType::Detection | TaskType::InstanceSegmentation => {
+                Self::Boxes(boxes::read(&spec.dataset, false, &mut Vec::new())?)
+            }
         })
+    }
+
+    /// What is measured.
+    fn metric(&self) -> &'static str {
+        match self {
+            Self::Classes(_) => classifier::METRIC,
+            Self::Pixels(_) => segmenter::METRIC,
+            Self::Boxes(data) => detector::metric(data.measure),
+        }
     }
 
     fn labels(&self) -> &[String] {
         match self {
             Self::Classes(data) => &data.labels,
             Self::Pixels(data) => &data.labels,
+            Self::Boxes(data) => &data.split.labels,
         }
     }
 
@@ -254,6 +267,9 @@ impl Samples {
                 Fingerprint::new(graph, weights, &data.val, root, how, criterion)
             }
             Self::Pixels(data) => Fingerprint::new(graph, weights, &data.val, root, how, criterion),
+            Self::Boxes(data) => {
+                Fingerprint::new(graph, weights, &data.split.val, root, how, criterion)
+            }
         }
     }
 }
@@ -289,6 +305,10 @@ fn validation(
     Ok(match samples {
         Samples::Classes(data) => Box::new(ClassifierSet::open(data.val, labels.len(), &opening)?),
         Samples::Pixels(data) => Box::new(SegmenterSet::open(data.val, labels.len(), &opening)?),
+        Samples::Boxes(data) => {
+            let head = model.graph.head.as_ref();
+            Box::new(DetectorSet::open(data, head, &opening)?)
+        }
     })
 }
 

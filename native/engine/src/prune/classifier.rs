@@ -63,12 +63,12 @@ impl Evaluation for ClassifierSet {
     }
 
     fn visit(&mut self, visit: &mut dyn FnMut(&Batch) -> Result<()>) -> Result<()> {
-        self.set.each(&mut |batch, _| visit(batch))
+        self.set.each(&mut |batch, _, _| visit(batch))
     }
 
     fn measure(&mut self, outputs: &mut Outputs) -> Result<f64> {
         let (mut scores, mut labels) = (Vec::new(), Vec::new());
-        self.set.each(&mut |batch, truth| {
+        self.set.each(&mut |batch, truth, _| {
             let [logits] = &outputs(batch)?[..] else {
                 return Err(EngineError::internal("a classifier has one output"));
             };

@@ -46,8 +46,8 @@ pub fn memory_budget() -> u64 {
 }
 
 type Loaded<P> = datasets::Batch<<P as Pipeline>::Target>;
-/// What is done with a batch and its truth.
-type EachVisit<'a, T> = dyn FnMut(&Batch, &[T]) -> Result<()> + 'a;
+/// What is done with a batch, its truth and the places of its images in the list.
+type EachVisit<'a, T> = dyn FnMut(&Batch, &[T], &[usize]) -> Result<()> + 'a;
 type Visit<'a, P> = dyn FnMut(Loaded<P>) -> Result<Option<Loaded<P>>> + 'a;
 
 /// Images with their truth.
@@ -170,7 +170,7 @@ impl<P: Pipeline> ImageSet<P> {
                 input: &input,
             };
             number += 1;
-            visit(&view, &batch.targets)
+            visit(&view, &batch.targets, &batch.indices)
         };
         match &self.stored {
             Some(stored) => stored.iter().try_for_each(one),

@@ -16,6 +16,7 @@ pub mod analysis;
 pub mod brute;
 pub mod chart;
 pub mod classifier;
+pub mod detector;
 pub mod evaluation;
 mod held;
 pub mod images;

@@ -59,13 +59,13 @@ impl Evaluation for SegmenterSet {
     }
 
     fn visit(&mut self, visit: &mut dyn FnMut(&Batch) -> Result<()>) -> Result<()> {
-        self.set.each(&mut |batch, _| visit(batch))
+        self.set.each(&mut |batch, _, _| visit(batch))
     }
 
     fn measure(&mut self, outputs: &mut Outputs) -> Result<f64> {
         let mut counter = PixelCounter::new(self.classes);
         let [height, width] = self.size;
-        self.set.each(&mut |batch, targets| {
+        self.set.each(&mut |batch, targets, _| {
             let [logits] = &outputs(batch)?[..] else {
                 return Err(EngineError::internal("a segmenter has one output here"));
             };

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use oarlock_datasets::{Listed, Sample, SegmentSample};
+use oarlock_datasets::{DetectSample, Listed, Sample, SegmentSample};
 use oarlock_files as files;
 use oarlock_graph::{Criterion, Graph, Sensitivities, WeightMap};
 use oarlock_jobs::ErrorCode;
@@ -35,6 +35,18 @@ impl Identified for Sample {
 impl Identified for SegmentSample {
     fn truth(&self, root: &Path, hash: &mut Sha256) {
         hash.update(name(&self.map, root));
+    }
+}
+
+impl Identified for DetectSample {
+    fn truth(&self, _: &Path, hash: &mut Sha256) {
+        for object in &self.objects {
+            let b = object.bbox;
+            hash.update(object.class.to_le_bytes());
+            [b.x1, b.y1, b.x2, b.y2]
+                .iter()
+                .for_each(|v| hash.update(v.to_le_bytes()));
+        }
     }
 }
 

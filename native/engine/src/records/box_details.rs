@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn files_of_paddlex_and_ours_become_results() {
         let mut details = details();
-        let mut row = vec![0; 48];
+        let mut row = [0; 48];
         row[7..10].fill(1);
         let mask = Rle::new(8, 6, &[7, 3, 38]).unwrap();
         details

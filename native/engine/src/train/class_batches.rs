@@ -1,13 +1,16 @@
-//! Validation batches of a classifier, decoded by the CPU or, where that is faster, by the GPU.
+//! Batches of a classifier, decoded and changed by the CPU or, where that is faster, by the GPU.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
-use oarlock_datasets::{ClassifyPipeline, Deferred, Loader, LoaderConfig, Pipeline, Sample};
+use oarlock_datasets::{
+    ClassifyPipeline, Deferred, Loader, LoaderConfig, LoaderStats, Pipeline, Sample,
+};
 use oarlock_jobs::{ErrorCode, JobError};
 use tch::{Device, Tensor};
 
 use super::decode_choice::{DecodeChoice, Way};
-use super::family::Supply;
+use super::family::{EpochPart, Supply};
 use super::validate::ClassSet;
 use crate::exec::{batch_input, batch_memory, decoded_input};
 use crate::runtime::Placement;
@@ -21,14 +24,35 @@ pub struct ClassBatch {
     pub input: Tensor,
     /// Class id of each image.
     pub labels: Vec<i64>,
-    /// Images that could not be read.
-    pub skipped: usize,
+    /// Files that could not be read, with the reason.
+    pub skipped: Vec<(PathBuf, String)>,
+    /// Number within the pass, from 0.
+    pub index: usize,
 }
 
-/// The batches of a set in order.
-pub struct ClassBatches<'a> {
-    set: &'a ClassSet,
-    supply: &'a Supply,
+/// In which order the images of a set come.
+#[derive(Debug, Clone, Copy)]
+pub enum Order {
+    /// Each once, in the order of the list.
+    AsListed,
+    /// A part of an epoch: shuffled, whole batches only.
+    Shuffled(EpochPart),
+}
+
+impl Order {
+    fn start(self) -> usize {
+        match self {
+            Self::AsListed => 0,
+            Self::Shuffled(part) => part.start_batch as usize,
+        }
+    }
+}
+
+/// The batches of a set.
+pub struct ClassBatches {
+    set: ClassSet,
+    supply: Supply,
+    order: Order,
     placement: Placement,
     source: Source,
     decoder: Option<(Deferred, Decoder)>,
@@ -38,32 +62,32 @@ pub struct ClassBatches<'a> {
     /// The batch handed over last: its images, and since when it was waited for.
     last: Option<(usize, Instant)>,
     failure: Option<String>,
+    /// What loaders that are no more have done.
+    before: LoaderStats,
 }
 
 enum Source {
+    /// Not yet begun.
+    None,
     Cpu(Loader<ClassifyPipeline>),
     Device(Loader<Deferred>),
 }
 
-impl<'a> ClassBatches<'a> {
+impl ClassBatches {
     /// Starts reading for a network at `placement`; a GPU gets its chance to decode.
     ///
     /// # Errors
     /// An empty list; threads that cannot be started.
-    pub fn new(set: &'a ClassSet, supply: &'a Supply, placement: Placement) -> Result<Self> {
-        let batches = set
-            .samples
-            .len()
-            .div_ceil(supply.batch_size.max(1) as usize);
+    pub fn new(set: ClassSet, supply: &Supply, order: Order, placement: Placement) -> Result<Self> {
         let on_gpu = matches!(placement.device, Device::Cuda(_));
-        if !on_gpu || batches < DecodeChoice::WORTHWHILE {
-            return Self::with(set, supply, placement, None);
+        if !on_gpu || batches(&set, supply, order) < DecodeChoice::WORTHWHILE {
+            return Self::with(set, supply, order, placement, None);
         }
         match nvjpeg::decoder(placement.device) {
-            Ok(decoder) => Self::with(set, supply, placement, Some(decoder)),
+            Ok(decoder) => Self::with(set, supply, order, placement, Some(decoder)),
             Err(error) => {
                 let reason = error.to_string();
-                let mut this = Self::with(set, supply, placement, None)?;
+                let mut this = Self::with(set, supply, order, placement, None)?;
                 this.failure = nvjpeg::give_up(&reason).then_some(reason);
                 Ok(this)
             }
@@ -71,27 +95,28 @@ impl<'a> ClassBatches<'a> {
     }
 
     fn with(
-        set: &'a ClassSet,
-        supply: &'a Supply,
+        set: ClassSet,
+        supply: &Supply,
+        order: Order,
         placement: Placement,
         decoder: Option<Decoder>,
     ) -> Result<Self> {
-        let decoder = Deferred::of(&set.pipeline).zip(decoder);
-        let batches = set
-            .samples
-            .len()
-            .div_ceil(supply.batch_size.max(1) as usize);
-        Ok(Self {
+        let next = order.start();
+        let mut this = Self {
+            choice: DecodeChoice::new(batches(&set, supply, order), decoder.is_some()),
+            decoder: decoder.map(|decoder| (Deferred::of(&set.pipeline), decoder)),
+            source: Source::None,
             set,
-            supply,
+            supply: supply.clone(),
+            order,
             placement,
-            source: Source::Cpu(loader(set, supply, set.pipeline.clone(), placement, 0)?),
-            choice: DecodeChoice::new(batches, decoder.is_some()),
-            decoder,
-            next: 0,
+            next,
             last: None,
             failure: None,
-        })
+            before: LoaderStats::default(),
+        };
+        this.turn()?;
+        Ok(this)
     }
 
     /// The next batch; `None` at the end.
@@ -106,7 +131,7 @@ impl<'a> ClassBatches<'a> {
         self.turn()?;
         let batch = match self.source {
             Source::Device(_) => self.by_device()?,
-            Source::Cpu(_) => self.by_cpu()?,
+            _ => self.by_cpu()?,
         };
         if let Some(batch) = &batch {
             self.last = Some((batch.labels.len(), since));
@@ -116,19 +141,52 @@ impl<'a> ClassBatches<'a> {
 
     /// Goes over to the chosen way of decoding.
     fn turn(&mut self) -> Result<()> {
-        let (set, supply, placement, next) = (self.set, self.supply, self.placement, self.next);
-        match (self.choice.way(), &self.source, &self.decoder) {
+        let source = match (self.choice.way(), &self.source, &self.decoder) {
             (Way::Device, Source::Cpu(_), Some((pipeline, _))) => {
-                self.source =
-                    Source::Device(loader(set, supply, pipeline.clone(), placement, next)?);
+                Source::Device(self.loader(pipeline.clone())?)
             }
-            (Way::Cpu, Source::Device(_), _) => {
-                self.source =
-                    Source::Cpu(loader(set, supply, set.pipeline.clone(), placement, next)?);
+            (Way::Cpu, Source::None | Source::Device(_), _) => {
+                Source::Cpu(self.loader(self.set.pipeline.clone())?)
             }
-            _ => {}
-        }
+            _ => return Ok(()),
+        };
+        self.before = self.stats();
+        self.source = source;
         Ok(())
+    }
+
+    /// Reads from the next batch on.
+    fn loader<P: Pipeline<Sample = Sample>>(&self, pipeline: P) -> Result<Loader<P>> {
+        let supply = &self.supply;
+        let listed = LoaderConfig {
+            start_batch: self.next,
+            cache: supply.cache.clone(),
+            memory: batch_memory(self.placement),
+            max_corrupt_fraction: supply.max_corrupt_fraction,
+            ..LoaderConfig::in_order(
+                self.set.samples.clone(),
+                supply.batch_size as usize,
+                pipeline,
+            )
+        };
+        let config = match self.order {
+            Order::AsListed => listed,
+            Order::Shuffled(part) => LoaderConfig {
+                start_batch: self.next,
+                ..supply.shuffled(part, listed)
+            },
+        };
+        Ok(Loader::new(config).map_err(JobError::from)?)
+    }
+
+    /// What was read and waited for so far.
+    pub fn stats(&self) -> LoaderStats {
+        let now = match &self.source {
+            Source::None => LoaderStats::default(),
+            Source::Cpu(loader) => loader.stats(),
+            Source::Device(loader) => loader.stats(),
+        };
+        now.after(&self.before)
     }
 
     fn by_cpu(&mut self) -> Result<Option<ClassBatch>> {
@@ -147,10 +205,12 @@ impl<'a> ClassBatches<'a> {
             self.set.std,
             self.placement,
         )?;
+        loader.recycle(batch.images);
         Ok(Some(ClassBatch {
             input,
             labels: batch.targets,
-            skipped: batch.skipped.len(),
+            skipped: batch.skipped,
+            index: batch.index,
         }))
     }
 
@@ -178,7 +238,8 @@ impl<'a> ClassBatches<'a> {
                 Ok(Some(ClassBatch {
                     input,
                     labels: batch.targets.iter().map(|t| t.label).collect(),
-                    skipped: batch.skipped.len(),
+                    skipped: batch.skipped,
+                    index: batch.index,
                 }))
             }
             Err(error) => {
@@ -204,7 +265,7 @@ impl<'a> ClassBatches<'a> {
     /// Who decoded, where there was a choice; for the log.
     pub fn remark(&self) -> Option<String> {
         if let Some(reason) = &self.failure {
-            return Some(format!("the CPU decodes the validation images: {reason}"));
+            return Some(format!("the CPU decodes the images: {reason}"));
         }
         let (cpu, gpu) = self.choice.rates()?;
         let way = match self.choice.way() {
@@ -212,27 +273,18 @@ impl<'a> ClassBatches<'a> {
             Way::Device => "GPU",
         };
         Some(format!(
-            "the {way} decodes the validation images ({cpu:.0} images/s by the CPU, {gpu:.0} by the GPU)"
+            "the {way} decodes the images ({cpu:.0} images/s by the CPU, {gpu:.0} by the GPU)"
         ))
     }
 }
 
-/// Reads from batch `start` on.
-fn loader<P: Pipeline<Sample = Sample>>(
-    set: &ClassSet,
-    supply: &Supply,
-    pipeline: P,
-    placement: Placement,
-    start: usize,
-) -> Result<Loader<P>> {
-    let config = LoaderConfig {
-        start_batch: start,
-        cache: supply.cache.clone(),
-        memory: batch_memory(placement),
-        max_corrupt_fraction: supply.max_corrupt_fraction,
-        ..LoaderConfig::in_order(set.samples.clone(), supply.batch_size as usize, pipeline)
-    };
-    Ok(Loader::new(config).map_err(JobError::from)?)
+/// How many batches are to come.
+fn batches(set: &ClassSet, supply: &Supply, order: Order) -> usize {
+    let batches = set
+        .samples
+        .len()
+        .div_ceil(supply.batch_size.max(1) as usize);
+    batches.saturating_sub(order.start())
 }
 
 #[cfg(test)]

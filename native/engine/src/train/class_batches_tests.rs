@@ -40,10 +40,7 @@ fn set(dir: &std::path::Path, fake: &Fake) -> ClassSet {
 }
 
 /// All labels, inputs and the number of skipped files.
-fn read(
-    batches: &mut ClassBatches<'_>,
-    mut before: impl FnMut(usize),
-) -> (Vec<i64>, Tensor, usize) {
+fn read(batches: &mut ClassBatches, mut before: impl FnMut(usize)) -> (Vec<i64>, Tensor, usize) {
     let (mut labels, mut inputs, mut skipped) = (vec![], vec![], 0);
     for i in 0.. {
         before(i);
@@ -52,7 +49,7 @@ fn read(
         };
         labels.extend(batch.labels);
         inputs.push(batch.input);
-        skipped += batch.skipped;
+        skipped += batch.skipped.len();
     }
     (labels, Tensor::cat(&inputs, 0), skipped)
 }
@@ -71,12 +68,13 @@ fn every_image_comes_once_whoever_decodes() {
     let Some(fake) = Fake::new() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (set, supply) = (set(dir.path(), &fake), supply());
-    let mut cpu = ClassBatches::new(&set, &supply, PLACE).unwrap();
+    let mut cpu = ClassBatches::new(set.clone(), &supply, Order::AsListed, PLACE).unwrap();
     let expected = read(&mut cpu, |_| {});
     assert!(cpu.decoder.is_none(), "on the CPU nothing is tried");
     assert_eq!((cpu.remark(), expected.2), (None, 1));
 
-    let mut both = ClassBatches::with(&set, &supply, PLACE, decoder(&fake)).unwrap();
+    let mut both =
+        ClassBatches::with(set.clone(), &supply, Order::AsListed, PLACE, decoder(&fake)).unwrap();
     let found = read(&mut both, |_| {});
     assert_eq!((&found.0, found.2), (&expected.0, 1));
     assert!(near(&found.1, &expected.1));
@@ -93,10 +91,11 @@ fn after_a_failure_the_cpu_makes_the_same_batch() {
     let dir = tempfile::tempdir().unwrap();
     let (set, supply) = (set(dir.path(), &fake), supply());
     let expected = read(
-        &mut ClassBatches::new(&set, &supply, PLACE).unwrap(),
+        &mut ClassBatches::new(set.clone(), &supply, Order::AsListed, PLACE).unwrap(),
         |_| {},
     );
-    let mut batches = ClassBatches::with(&set, &supply, PLACE, decoder(&fake)).unwrap();
+    let mut batches =
+        ClassBatches::with(set.clone(), &supply, Order::AsListed, PLACE, decoder(&fake)).unwrap();
     // In the midst of the device's trial, whose batches are 6 to 11.
     let found = read(&mut batches, |i| {
         fake.fail_decode(if i == 8 { 3 } else { 0 })
@@ -109,4 +108,55 @@ fn after_a_failure_the_cpu_makes_the_same_batch() {
         remark.contains("CPU") && remark.contains("damaged"),
         "{remark}"
     );
+}
+
+/// A resumed epoch of training, whose batches the device makes for a while: the same images in the same order with the
+/// same changes, and none of them twice.
+#[test]
+fn a_training_may_go_over_to_the_device_and_back() {
+    let Some(fake) = Fake::new() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut set, supply) = (set(dir.path(), &fake), supply());
+    let jitter = |range: f32| Some(oarlock_datasets::Jitter { range, prob: 1.0 });
+    set.pipeline = ClassifyPipeline::Train(oarlock_datasets::ClassifyTrain {
+        crop: (32, 32),
+        scale: (0.88, 1.0),
+        aspect: (0.75, 1.33),
+        horizontal_flip: 0.5,
+        vertical_flip: 0.5,
+        brightness: jitter(0.2),
+        contrast: None,
+        saturation: jitter(0.2),
+        hue: None,
+        rotate: None,
+    });
+    let order = Order::Shuffled(EpochPart {
+        epoch: 3,
+        start_batch: 2,
+    });
+    let mut cpu = ClassBatches::new(set.clone(), &supply, order, PLACE).unwrap();
+    let expected = read(&mut cpu, |_| {});
+    assert_eq!(expected.0.len(), 2 * (BATCHES - 2) - 1);
+    let listed = read(
+        &mut ClassBatches::new(set.clone(), &supply, Order::AsListed, PLACE).unwrap(),
+        |_| {},
+    );
+    assert_ne!(listed.0[4..], expected.0, "shuffled");
+
+    let mut both = ClassBatches::with(set, &supply, order, PLACE, decoder(&fake)).unwrap();
+    let found = read(&mut both, |i| fake.fail_decode(if i == 9 { 3 } else { 0 }));
+    assert_eq!((&found.0, found.2), (&expected.0, 1));
+    assert!(
+        fake.counts()[3] >= 4,
+        "some batches were made by the device"
+    );
+    // Two levels of 255: one of the resize, which brightness and saturation may double.
+    let apart = (&found.1 - &expected.1).abs();
+    let over = (&apart * (255.0 * 0.25))
+        .gt(2.01)
+        .to_kind(tch::Kind::Double);
+    assert!(over.mean(tch::Kind::Double).double_value(&[]) < 0.002);
+    let stats = both.stats();
+    assert!(stats.images >= found.0.len() as u64, "{stats:?}");
+    assert!(both.remark().unwrap().contains("CPU"));
 }

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use oarlock_datasets::{ClassifyPipeline, Loader, LoaderConfig, LoaderStats, Sample};
+use oarlock_datasets::{ClassifyPipeline, LoaderStats, Sample};
 use oarlock_graph::Graph;
-use oarlock_jobs::{ClassificationParams, DatasetRef, ErrorCode, JobError, Metrics};
+use oarlock_jobs::{ClassificationParams, DatasetRef, ErrorCode, Metrics};
 use oarlock_zoo::{Origin, PaddleWeight};
 use tch::{Kind, Tensor};
 
+use super::class_batches::{ClassBatches, Order};
 use super::data::{self, DataSplit};
 use super::family::{EpochPart, Family, Fed, Feed, Supply, Validation, Watch};
 use super::learner::{Learned, StepResult};
 use super::plan::wrong;
 use super::{losses, validate};
-use crate::exec::{Network, batch_input, batch_memory};
+use crate::exec::Network;
 use crate::records::{Details, Preprocessing, Resize};
-use crate::runtime::Placement;
 use crate::{EngineError, Result};
 
 /// A checked training of a classifier.
@@ -64,6 +64,16 @@ impl Classifier {
             topk,
         })
     }
+
+    fn set(&self, samples: &Arc<Vec<Sample>>, pipeline: ClassifyPipeline) -> validate::ClassSet {
+        validate::ClassSet {
+            samples: samples.clone(),
+            classes: self.data.labels.len(),
+            pipeline,
+            mean: self.params.image_mean,
+            std: self.params.image_std,
+        }
+    }
 }
 
 impl Family for Classifier {
@@ -89,27 +99,14 @@ impl Family for Classifier {
     }
 
     fn feed(&self, part: EpochPart, supply: &Supply) -> Result<Box<dyn Feed>> {
-        let loader = Loader::new(LoaderConfig {
-            samples: self.train.clone(),
-            batch_size: supply.batch_size as usize,
-            pipeline: ClassifyPipeline::train(&self.params),
-            shuffle_seed: Some(supply.seed),
-            epoch: u64::from(part.epoch),
-            start_batch: part.start_batch as usize,
-            drop_last: true,
-            threads: 0,
-            prefetch: 3,
-            cache: supply.cache.clone(),
-            memory: batch_memory(supply.placement),
-            max_corrupt_fraction: supply.max_corrupt_fraction,
-        })
-        .map_err(JobError::from)?;
-        Ok(Box::new(ClassFeed {
-            loader,
-            mean: self.params.image_mean,
-            std: self.params.image_std,
-            placement: supply.placement,
-        }))
+        let set = self.set(&self.train, ClassifyPipeline::train(&self.params));
+        let order = Order::Shuffled(part);
+        Ok(Box::new(ClassFeed(ClassBatches::new(
+            set,
+            supply,
+            order,
+            supply.placement,
+        )?)))
     }
 
     fn learn(&self, network: &Network, batch: &Fed, _: u64) -> Result<Learned> {
@@ -145,18 +142,7 @@ impl Family for Classifier {
             details,
             skipped,
             remark,
-        }) = validate::classes(
-            network,
-            &validate::ClassSet {
-                samples: self.data.val.clone(),
-                classes: self.data.labels.len(),
-                pipeline,
-                mean: self.params.image_mean,
-                std: self.params.image_std,
-            },
-            supply,
-            watch,
-        )?
+        }) = validate::classes(network, &self.set(&self.data.val, pipeline), supply, watch)?
         else {
             return Ok(None);
         };
@@ -198,35 +184,31 @@ impl Family for Classifier {
 }
 
 /// Batches with their class ids.
-struct ClassFeed {
-    loader: Loader<ClassifyPipeline>,
-    mean: [f32; 3],
-    std: [f32; 3],
-    placement: Placement,
-}
+struct ClassFeed(ClassBatches);
 
 impl Feed for ClassFeed {
     fn next(&mut self) -> Result<Option<Fed>> {
-        let Some(batch) = self.loader.next() else {
+        let Some(batch) = self.0.next()? else {
             return Ok(None);
         };
-        let mut batch = batch.map_err(JobError::from)?;
-        let size = [batch.n, batch.h, batch.w];
-        let input = batch_input(&mut batch.images, size, self.mean, self.std, self.placement)?;
-        let labels = Tensor::f_from_slice(&batch.targets)?.f_to_device(self.placement.device)?;
-        self.loader.recycle(batch.images);
+        let device = batch.input.device();
+        let labels = Tensor::f_from_slice(&batch.labels)?.f_to_device(device)?;
         Ok(Some(Fed {
             index: batch.index,
-            images: batch.n,
+            images: batch.labels.len(),
             skipped: batch.skipped,
-            input,
+            input: batch.input,
             objects: Vec::new(),
             targets: vec![labels],
         }))
     }
 
     fn stats(&self) -> LoaderStats {
-        self.loader.stats()
+        self.0.stats()
+    }
+
+    fn remark(&self) -> Option<String> {
+        self.0.remark()
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use oarlock_datasets::{DetectTarget, ImageCache, LoaderStats};
+use oarlock_datasets::{DetectTarget, ImageCache, LoaderConfig, LoaderStats, Pipeline};
 use oarlock_graph::Graph;
 use oarlock_jobs::Metrics;
 use oarlock_zoo::{Origin, PaddleWeight};
@@ -125,6 +125,24 @@ pub struct Supply {
     pub placement: Placement,
 }
 
+impl Supply {
+    /// A loader's configuration for a part of an epoch: as `config` says, shuffled, whole batches only, read further ahead.
+    pub fn shuffled<P: Pipeline>(
+        &self,
+        part: EpochPart,
+        config: LoaderConfig<P>,
+    ) -> LoaderConfig<P> {
+        LoaderConfig {
+            shuffle_seed: Some(self.seed),
+            epoch: u64::from(part.epoch),
+            start_batch: part.start_batch as usize,
+            drop_last: true,
+            prefetch: 3,
+            ..config
+        }
+    }
+}
+
 /// Batches in order.
 pub trait Feed {
     /// The next one; `None` at the end of the epoch.
@@ -135,6 +153,11 @@ pub trait Feed {
 
     /// What was read and waited for so far.
     fn stats(&self) -> LoaderStats;
+
+    /// What the log should say of the way the images were read.
+    fn remark(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A batch on the device.

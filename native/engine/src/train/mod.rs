@@ -161,13 +161,23 @@ fn begin(
     };
     let Some(loaded) = start else {
         let (graph, weights, pruned) = fresh_network(spec, plan)?;
-        let network = Network::new(graph, &weights, placement)?;
-        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
+        let mut network = Network::new(graph, &weights, placement)?;
+        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
         let fingerprint = plan.family.fingerprint().to_owned();
         let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
         state.run = folder.next_run()?;
         state.compute = compute;
         state.pruned = pruned;
+        if let Some(frozen) = objective::freezes_norms(network.graph(), &weights) {
+            state.frozen_norms = frozen;
+            plan.notes.push(if frozen {
+                "batch norms are frozen, as the start weights bring their statistics".to_owned()
+            } else {
+                "batch norms are trained, as no start weights bring statistics for all of them"
+                    .to_owned()
+            });
+        }
+        network.freeze_norms(state.frozen_norms);
         let learner = Learner { network, optimizer };
         return Ok((learner, state));
     };
@@ -183,10 +193,11 @@ fn begin(
         )
         .hint("start the training anew"));
     }
-    let network = Network::new(loaded.graph, &loaded.weights, placement)?;
-    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &network)?;
+    let mut network = Network::new(loaded.graph, &loaded.weights, placement)?;
+    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
     optimizer.load_state(&network, &loaded.optimizer)?;
     let state = continue_state(loaded.state, plan, compute);
+    network.freeze_norms(state.frozen_norms);
     let learner = Learner { network, optimizer };
     Ok((learner, state))
 }

@@ -4,7 +4,7 @@ use oarlock_graph::{HostTensor, WeightMap};
 use oarlock_jobs::ErrorCode;
 use tch::{Kind, Tensor};
 
-use crate::exec::{Network, download, upload_tensor};
+use crate::exec::{Network, download, upload_tensor, zeros_like};
 use crate::{EngineError, Result, ffi};
 
 /// Momentum factor of [`Rule::Sgd`].
@@ -59,25 +59,29 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Zero state for `network`. L2 decay applies to every learned parameter, biases and batch norms included, as
-    /// PaddleX's L2 regularisation does.
+    /// Zero state for `network`, whose weights it lays out for its steps. L2 decay applies to every learned parameter,
+    /// biases and batch norms included, as PaddleX's L2 regularisation does.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(rule: Rule, weight_decay: f64, network: &Network) -> Result<Self> {
-        let mut states = Vec::new();
-        for (i, p) in network
-            .parameters()
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| p.trainable())
-        {
-            let zeros = rule
-                .slots()
+    pub fn new(rule: Rule, weight_decay: f64, network: &mut Network) -> Result<Self> {
+        network.flatten()?;
+        let learned = || {
+            network
+                .parameters()
                 .iter()
-                .map(|_| Ok(p.master.f_detach()?.f_zeros_like()?))
-                .collect::<Result<Vec<_>>>()?;
-            states.push((i, zeros));
+                .enumerate()
+                .filter(|(_, p)| p.trainable())
+        };
+        let mut states: Vec<(usize, Vec<Tensor>)> =
+            learned().map(|(i, _)| (i, Vec::new())).collect();
+        let masters: Vec<&Tensor> = learned().map(|(_, p)| &p.master).collect();
+        for _ in rule.slots() {
+            let zeros = zeros_like(&masters, Kind::Float)?;
+            states
+                .iter_mut()
+                .zip(zeros)
+                .for_each(|((_, state), zero)| state.push(zero));
         }
         Ok(Self {
             rule,
@@ -102,39 +106,35 @@ impl Optimizer {
     /// A gradient of unexpected type; out of memory.
     pub fn step(&mut self, network: &Network, grads: Vec<Tensor>, lr: f64) -> Result<()> {
         self.steps += 1;
-        let all = self.states.iter();
-        let learned = all.filter(|(i, _)| network.learns(&network.parameters()[*i]));
-        for ((i, state), grad) in learned.zip(grads).filter(|(_, grad)| grad.defined()) {
-            let p = &network.parameters()[*i];
-            let weight_decay = self.weight_decay;
-            let tensors = ffi::StepTensors {
-                master: &p.master,
-                compute: &p.compute,
-                grad: &grad,
-            };
-            match (self.rule, state.as_slice()) {
-                (Rule::Sgd, [momentum]) => {
-                    ffi::sgd_step(&tensors, momentum, lr, MOMENTUM, weight_decay)?
+        let learned = self.states.iter();
+        let learned = learned.filter(|(i, _)| network.learns(&network.parameters()[*i]));
+        let params: Vec<ffi::StepTensors> = learned
+            .zip(&grads)
+            .filter(|(_, grad)| grad.defined())
+            .map(|((i, state), grad)| {
+                let p = &network.parameters()[*i];
+                ffi::StepTensors {
+                    master: &p.master,
+                    compute: &p.compute,
+                    grad,
+                    state,
                 }
-                (Rule::Adam, [mean, square]) => {
-                    let adam = ffi::Adam {
-                        lr,
-                        beta1: BETA1,
-                        beta2: BETA2,
-                        eps: EPS,
-                        weight_decay,
-                        step: self.steps,
-                    };
-                    ffi::adam_step(&tensors, mean, square, &adam)?;
-                }
-                _ => {
-                    return Err(EngineError::internal(
-                        "the optimizer state does not fit its rule",
-                    ));
-                }
-            }
+            })
+            .collect();
+        match self.rule {
+            Rule::Sgd => ffi::sgd_step(&params, lr, MOMENTUM, self.weight_decay),
+            Rule::Adam => ffi::adam_step(
+                &params,
+                &ffi::Adam {
+                    lr,
+                    beta1: BETA1,
+                    beta2: BETA2,
+                    eps: EPS,
+                    weight_decay: self.weight_decay,
+                    step: self.steps,
+                },
+            ),
         }
-        Ok(())
     }
 
     /// Host copy of the state: `<parameter>.<slot>` and the scalar `steps`.

@@ -236,20 +236,12 @@ fn training<P: Pipeline>(
     part: EpochPart,
     supply: &Supply,
 ) -> LoaderConfig<P> {
-    LoaderConfig {
-        samples,
-        batch_size: supply.batch_size as usize,
-        pipeline,
-        shuffle_seed: Some(supply.seed),
-        epoch: u64::from(part.epoch),
-        start_batch: part.start_batch as usize,
-        drop_last: true,
-        threads: 0,
-        prefetch: 3,
+    let listed = LoaderConfig {
         cache: supply.cache.clone(),
-        memory: None,
         max_corrupt_fraction: supply.max_corrupt_fraction,
-    }
+        ..LoaderConfig::in_order(samples, supply.batch_size as usize, pipeline)
+    };
+    supply.shuffled(part, listed)
 }
 
 /// Batches with their label maps.

@@ -150,6 +150,9 @@ impl Session<'_> {
         self.state.advance_to(self.state.steps_per_epoch);
         self.flush()?;
         self.note(&format!("Data: {}.", feed.stats()));
+        if let Some(remark) = feed.remark() {
+            self.note(&format!("Data: {remark}."));
+        }
         Ok(Flow::Done)
     }
 

@@ -77,6 +77,9 @@ pub struct TrainState {
     pub dataset: String,
     /// On what it ran.
     pub compute: Compute,
+    /// Whether batch norms stay as the start weights had them.
+    #[serde(default)]
+    pub frozen_norms: bool,
     /// What was pruned before the first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned: Option<PruneSummary>,
@@ -99,6 +102,7 @@ impl TrainState {
             batch_size,
             dataset,
             compute: Compute::default(),
+            frozen_norms: false,
             pruned: None,
         }
     }

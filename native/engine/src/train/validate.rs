@@ -6,7 +6,7 @@ use oarlock_datasets::{ClassifyPipeline, Sample};
 use oarlock_jobs::ErrorCode;
 use tch::Kind;
 
-use super::class_batches::ClassBatches;
+use super::class_batches::{ClassBatches, Order};
 use super::family::{Supply, Watch};
 use crate::exec::{Network, download};
 use crate::records::EvalDetails;
@@ -48,7 +48,7 @@ pub fn classes(
     supply: &Supply,
     watch: Watch,
 ) -> Result<Option<Scored>> {
-    let mut batches = ClassBatches::new(set, supply, network.placement())?;
+    let mut batches = ClassBatches::new(set.clone(), supply, Order::AsListed, network.placement())?;
     let mut details = EvalDetails {
         classes: set.classes,
         ..EvalDetails::default()
@@ -59,7 +59,7 @@ pub fn classes(
             return Ok(None);
         }
         let Some(batch) = batches.next()? else { break };
-        skipped += batch.skipped;
+        skipped += batch.skipped.len();
         let scores = network
             .forward(&batch.input, false)?
             .f_softmax(-1, Kind::Float)?;

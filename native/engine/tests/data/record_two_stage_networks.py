@@ -1,13 +1,16 @@
 """Records what the two-stage detectors of PaddleX and torchvision compute, for tests/two_stage_networks.rs.
 
-python record_two_stage_networks.py paddlex >> two_stage_networks.jsonl      (paddlepaddle 2.6.2, paddlex 2.1.0)
-python record_two_stage_networks.py torchvision >> two_stage_networks.jsonl  (torch 2.11, torchvision)
+python record_two_stage_networks.py torchvision > two_stage_networks.jsonl  (torch 2.11, torchvision)
+python record_two_stage_networks.py SITE_PACKAGES_WITH_PADDLEX >> two_stage_networks.jsonl  (paddlepaddle 2.6.2, and the
+files of paddlex 2.1.0; what else it would load is replaced)
 Weights and images come from a hash of name and index, so that the test makes the same ones. With `all` as a second
 argument every backbone of PaddleX is recorded, not only those that the test keeps.
 """
+import importlib.machinery
 import json
 import math
 import sys
+from unittest.mock import MagicMock
 
 import numpy as np
 
@@ -73,10 +76,34 @@ def sorted_rois(rois):
     return order, [np.array([rois[i][1:] for i in order if rois[i][0] == n], np.float32) for n in (0, 1)]
 
 
+def detectors():
+    """PaddleX's, without the packages that its networks do not need."""
+    sys.path.append(sys.argv[1])
+    import paddle
+
+    for name in [n for n in sys.modules if n.startswith("paddle.base")]:
+        sys.modules[name.replace("base", "fluid", 1)] = sys.modules[name]  # as it was called before Paddle 2.5
+    while True:
+        try:
+            return importlib.import_module("paddlex.cv.models.detector")
+        except ModuleNotFoundError as error:
+            missing = error.name
+            mock = sys.modules[missing] = MagicMock()
+            mock.__path__, mock.__spec__ = [], importlib.machinery.ModuleSpec(missing, None)
+            for name in [n for n in sys.modules if n.split(".")[0] == "paddlex"]:
+                del sys.modules[name]
+
+
 def paddlex(out):
     import paddle
-    import paddlex
 
+    detector = detectors()
+    ops, vision = sys.modules["paddlex.ppdet.modeling.ops"], paddle.vision.ops
+    # The same operations, under the names of this version of Paddle.
+    ops.roi_align = lambda x, rois, size, scale, sampling_ratio=-1, rois_num=None, aligned=True: vision.roi_align(
+        x, rois, rois_num, size, scale, sampling_ratio, aligned
+    )
+    ops.distribute_fpn_proposals = lambda rois, *levels, rois_num: vision.distribute_fpn_proposals(rois, *levels, rois_num=rois_num)
     paddle.set_device("cpu")
     models = [
         ("FasterRCNN ResNet50", True, 0.5),
@@ -94,7 +121,7 @@ def paddlex(out):
         name, backbone = model.split()
         # Without a pyramid PaddleX would take the first list of sizes only.
         sizes = [[32], [64], [128], [256], [512]] if fpn else [[32, 64, 128, 256, 512]]
-        net = getattr(paddlex.det, name)(num_classes=CLASSES, backbone=backbone, with_fpn=fpn, anchor_sizes=sizes).net
+        net = getattr(detector, name)(num_classes=CLASSES, backbone=backbone, with_fpn=fpn, anchor_sizes=sizes).net
         net.eval()
         parameters = 0
         linears = {n for n, layer in net.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
@@ -175,4 +202,4 @@ def torchvision(out):
 
 # What libraries print must not come between the lines.
 stdout, sys.stdout = sys.stdout, sys.stderr
-{"paddlex": paddlex, "torchvision": torchvision}[sys.argv[1]](stdout)
+(torchvision if sys.argv[1] == "torchvision" else paddlex)(stdout)

@@ -14,7 +14,8 @@ mod write;
 use std::collections::HashSet;
 
 use crate::shape::infer_values;
-use crate::{Graph, GraphError, Op, Quantization, WeightMap};
+use crate::{Graph, GraphError, Head, Op, Quantization, WeightMap};
+use detection::TwoStage;
 use lower::Lowering;
 use proto::{
     DimensionProto, ModelProto, OperatorSetIdProto, ShapeProto, StringStringEntryProto,
@@ -67,7 +68,7 @@ pub fn export(
 }
 
 /// Writes the ONNX file. Fold batch norms first ([`crate::fold_batch_norm`]) for a faster model;
-/// dropout is left out. Regions of interest are inputs of their own, K×5, named as their nodes.
+/// dropout is left out. Regions of interest are inputs of their own, K×5, named as their nodes, unless the file ends with final boxes.
 ///
 /// # Errors
 /// An invalid graph, missing or misshapen weights, an image size that the network cannot take, a
@@ -122,12 +123,24 @@ fn write_with(
     {
         names[node.inputs[0]] = names[id].clone();
     }
+    let head = graph.head.as_ref().filter(|_| options.detections);
+    let picture = match (head, options.image_size, options.batch) {
+        (None, _, _) => None,
+        (Some(head), Some(size), Some(1)) => Some((head, size)),
+        _ => return Err(graph.error("final boxes need a fixed image size and a batch of 1")),
+    };
+    let mut stages = picture.and_then(|(head, size)| match head {
+        Head::TwoStage(head) => Some(TwoStage::new(graph, head, &names, size)),
+        _ => None,
+    });
     // What readers of each value get: the value itself or what is left of it after quantization.
     let mut read: Vec<String> = Vec::with_capacity(names.len());
     for (id, node) in graph.nodes.iter().enumerate() {
         let inputs: Vec<&str> = node.inputs.iter().map(|&i| read[i].as_str()).collect();
-        if !absorbed(id) {
-            lowering.node(id, node, &inputs, &names[id])?;
+        match (&node.op, &mut stages) {
+            (Op::Rois, Some(stages)) => stages.regions(&mut lowering, &names[id])?,
+            _ if absorbed(id) => {}
+            _ => lowering.node(id, node, &inputs, &names[id])?,
         }
         read.push(match (&node.op, quantization.and_then(|q| q.values[id])) {
             (Op::Dropout { .. } | Op::DropBlock { .. }, _) => read[node.inputs[0]].clone(),
@@ -137,14 +150,11 @@ fn write_with(
     }
     let regions = regions(graph, &names);
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-    let head = graph.head.as_ref().filter(|_| options.detections);
-    if let Some(head) = head {
-        let (Some(size), Some(1)) = (options.image_size, options.batch) else {
-            return Err(graph.error("final boxes need a fixed image size and a batch of 1"));
-        };
+    let staged = stages.is_some();
+    if let Some((head, size)) = picture {
         let maps = graph.outputs.iter().map(|o| names[o.node].clone());
         let maps: Vec<String> = maps.collect();
-        let (input, found) = detection::append(&mut lowering, graph, head, &maps, size)?;
+        let (input, found) = detection::append(&mut lowering, graph, head, &maps, size, stages)?;
         inputs.push(input);
         outputs = found;
     }
@@ -188,7 +198,7 @@ fn write_with(
     ];
     lowered.proto.name = graph.name.clone();
     let given = graph.nodes.iter().zip(&names);
-    for (_, name) in given.filter(|(node, _)| matches!(node.op, Op::Rois)) {
+    for (_, name) in given.filter(|(node, _)| !staged && matches!(node.op, Op::Rois)) {
         let dims = vec![dimension(None, &format!("{name}_count")), fixed(5)];
         inputs.push(value_info(name.clone(), dims));
     }

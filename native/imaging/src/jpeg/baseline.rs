@@ -209,7 +209,7 @@ impl Planes {
         for y in 0..region.height {
             let line = region.y + y;
             let near = line / 2;
-            let far = if line % 2 == 0 {
+            let far = if line.is_multiple_of(2) {
                 near.saturating_sub(1)
             } else {
                 (near + 1).min(last)

@@ -1,11 +1,11 @@
 //! The inverse DCT of 8×8 blocks: libjpeg's accurate integer one (Loeffler, Ligtenberg and Moschytz 1989, with 11
 //! multiplications; 13 fractional bits, 2 more between the passes).
 
-/// Writes the samples of a block of coefficients, row by row, into rows that lie `stride` apart.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn inverse(block: &[i16; 64], out: &mut [u8], stride: usize) {
-    use std::arch::x86_64::*;
+use std::arch::x86_64::*;
 
+/// Writes the samples of a block of coefficients, row by row, into rows that lie `stride` apart.
+#[inline(never)]
+pub(super) fn inverse(block: &[i16; 64], out: &mut [u8], stride: usize) {
     assert!(
         out.len() >= 7 * stride + 8,
         "the block reaches beyond its plane"
@@ -29,14 +29,9 @@ pub(super) fn inverse(block: &[i16; 64], out: &mut [u8], stride: usize) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::__m128i;
-
 /// a·x + b·y of 16-bit values, as the lower and the upper four sums of 32 bits.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn rotated(x: __m128i, y: __m128i, a: i32, b: i32) -> [__m128i; 2] {
-    use std::arch::x86_64::*;
     // SAFETY: SSE2 belongs to every x86-64 processor.
     unsafe {
         let factors = _mm_set1_epi32(b << 16 | (a & 0xffff));
@@ -47,10 +42,8 @@ fn rotated(x: __m128i, y: __m128i, a: i32, b: i32) -> [__m128i; 2] {
 }
 
 /// One pass over eight columns at once; results lose `SHIFT` bits.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn pass<const SHIFT: i32>(v: [__m128i; 8]) -> [__m128i; 8] {
-    use std::arch::x86_64::*;
     // SAFETY: SSE2 belongs to every x86-64 processor.
     unsafe {
         let add = |a: [__m128i; 2], b: [__m128i; 2]| [0, 1].map(|i| _mm_add_epi32(a[i], b[i]));
@@ -93,10 +86,8 @@ fn pass<const SHIFT: i32>(v: [__m128i; 8]) -> [__m128i; 8] {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn transposed(v: [__m128i; 8]) -> [__m128i; 8] {
-    use std::arch::x86_64::*;
     // SAFETY: SSE2 belongs to every x86-64 processor.
     unsafe {
         let low = |a: usize, b: usize| _mm_unpacklo_epi16(v[a], v[b]);

@@ -158,21 +158,25 @@ fn step(mean: &mut i32, difference: i32, quant: i32) -> Option<i32> {
 }
 
 /// `value / 2^shift`, rounded.
+#[inline(always)]
 fn descale(value: i32, shift: u32) -> i32 {
     (value + (1 << (shift - 1))) >> shift
 }
 
+#[inline(always)]
 fn level(value: i32) -> u8 {
     (value + 128).clamp(0, 255) as u8
 }
 
 /// The mean of a block.
+#[inline(always)]
 fn one(dc: i32) -> u8 {
     level(descale(dc, 3))
 }
 
 /// A block at a quarter of its sides: means of its four quarters, by the odd part of the 8-point
 /// inverse DCT (libjpeg's reduced-size one: 13 fractional bits, 2 between the passes).
+#[inline(always)]
 fn two_by_two(block: &[i16; 128]) -> Option<[u8; 4]> {
     const ODD: [(usize, i32); 4] = [(7, -5906), (5, 6967), (3, -10_426), (1, 29_692)];
     let mut between = [[0i32; 8]; 2];

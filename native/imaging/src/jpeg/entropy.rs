@@ -19,9 +19,11 @@ thread_local! {
     static KNOWN: RefCell<Vec<(Vec<u8>, Rc<Table>)>> = const { RefCell::new(Vec::new()) };
 }
 
-fn filled<const N: usize>(entry: impl FnMut(usize) -> u32) -> Box<[u32; N]> {
-    let entries: Box<[u32]> = (0..N).map(entry).collect();
-    entries.try_into().unwrap_or_else(|_| Box::new([0; N]))
+fn filled<T: Copy + Default, const N: usize>(entry: impl FnMut(usize) -> T) -> Box<[T; N]> {
+    let entries: Box<[T]> = (0..N).map(entry).collect();
+    entries
+        .try_into()
+        .unwrap_or_else(|_| Box::new([T::default(); N]))
 }
 
 /// A Huffman table with its look-ups.
@@ -33,7 +35,7 @@ pub(super) struct Table {
     offset: [i32; 17],
     symbols: Vec<u8>,
     /// By the next bits: all whole symbols of a block's AC coefficients in them, see [`step_over`].
-    steps: OnceCell<Box<[u32; ENTRIES]>>,
+    steps: OnceCell<Box<[u16; ENTRIES]>>,
     /// By the next bits: one AC coefficient, see [`Table::coefficient`].
     values: OnceCell<Box<[u32; VALUE_ENTRIES]>>,
 }
@@ -44,11 +46,11 @@ const VALUE_ENTRIES: usize = 1 << VALUE_WIDTH;
 /// What the end of a block adds to the place.
 const PAST: u32 = 64;
 
-/// How look-ups of several symbols are packed: their bits, extra bits included, in the lowest byte; in
-/// the next one the coefficients passed and, with [`END`], one for the end of the block. Too many of
-/// them for any block stand for no whole symbol.
-const END: u32 = 1 << 16;
-const NONE: u32 = 255 << 8;
+/// How look-ups of several symbols are packed: their bits, extra bits included, in the lowest four; in
+/// the next seven the coefficients passed and, with [`END`], one for the end of the block. Too many of
+/// them for any block stand for no whole symbol. Tables of 16 KiB leave room in the nearest cache.
+const END: u16 = 1 << 11;
+const NONE: u16 = 127 << 4;
 
 impl Table {
     /// From the counts of codes of length 1–16 and the symbols in code order, none above
@@ -142,7 +144,8 @@ impl Table {
     }
 
     /// All whole symbols at the front of these bits.
-    fn step_over(&self, next: usize) -> u32 {
+    fn step_over(&self, next: usize) -> u16 {
+        let packed = |coefficients: u32, taken: u32| (coefficients << 4 | taken) as u16;
         let (mut taken, mut coefficients) = (0u32, 0u32);
         while coefficients < 63 {
             let entry = self.first[next << taken & (ENTRIES - 1)];
@@ -154,14 +157,14 @@ impl Table {
             taken += length + extra;
             match (extra, run) {
                 (0, 15) => coefficients += 16,
-                (0, _) => return END | (coefficients + 1) << 8 | taken,
+                (0, _) => return END | packed(coefficients + 1, taken),
                 _ => coefficients += run + 1,
             }
         }
         if taken == 0 {
             NONE
         } else {
-            coefficients << 8 | taken
+            packed(coefficients, taken)
         }
     }
 }
@@ -284,8 +287,8 @@ impl<'a> Bits<'a> {
             self.fill();
             // Four look-ups take at most 52 bits.
             for _ in 0..4 {
-                let step = steps[(self.next >> (64 - WIDTH)) as usize];
-                let then = at + (step >> 8 & 255);
+                let step = u32::from(steps[(self.next >> (64 - WIDTH)) as usize]);
+                let then = at + (step >> 4 & 127);
                 // A full block has no end symbol: what looks like one belongs to the next block.
                 if then > 64 {
                     if at == 64 {
@@ -305,8 +308,8 @@ impl<'a> Bits<'a> {
                     }
                     break;
                 }
-                self.drop(step & 255);
-                if step & END != 0 {
+                self.drop(step & 15);
+                if step & u32::from(END) != 0 {
                     return Some(());
                 }
                 at = then;

@@ -28,13 +28,18 @@ pub struct Distort {
 
 /// Colour changes that were drawn, ready to be applied.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Drawn(Vec<(Kind, f32)>);
+pub struct Drawn(Vec<(ColourKind, f32)>);
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
+/// Which colour change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColourKind {
+    /// See [`brightness`](crate::brightness).
     Brightness,
+    /// See [`contrast`](crate::contrast).
     Contrast,
+    /// See [`saturation`](crate::saturation).
     Saturation,
+    /// See [`hue`](crate::hue).
     Hue,
 }
 
@@ -45,10 +50,10 @@ impl Distort {
     /// change off leaves the others as they were.
     pub fn draw(&self, rng: &mut Rng) -> Drawn {
         let kinds = [
-            Kind::Brightness,
-            Kind::Contrast,
-            Kind::Saturation,
-            Kind::Hue,
+            ColourKind::Brightness,
+            ColourKind::Contrast,
+            ColourKind::Saturation,
+            ColourKind::Hue,
         ];
         let jitters = [self.brightness, self.contrast, self.saturation, self.hue];
         let mut order = [0, 1, 2, 3];
@@ -58,7 +63,7 @@ impl Distort {
             let jitter = jitters[place]?;
             let (chance, turn) = draws[place];
             let kind = kinds[place];
-            let limit = if kind == Kind::Hue {
+            let limit = if kind == ColourKind::Hue {
                 180.0
             } else {
                 MAX_FACTOR_RANGE
@@ -71,14 +76,19 @@ impl Distort {
 }
 
 impl Drawn {
+    /// The changes in their order; amounts are factors less 1, or degrees of hue.
+    pub fn changes(&self) -> &[(ColourKind, f32)] {
+        &self.0
+    }
+
     /// Applies the changes to RGB pixels.
     pub fn apply(&self, pixels: &mut [u8]) {
         for (kind, amount) in &self.0 {
             match kind {
-                Kind::Brightness => brightness(pixels, 1.0 + amount),
-                Kind::Contrast => contrast(pixels, 1.0 + amount),
-                Kind::Saturation => saturation(pixels, 1.0 + amount),
-                Kind::Hue => hue(pixels, *amount),
+                ColourKind::Brightness => brightness(pixels, 1.0 + amount),
+                ColourKind::Contrast => contrast(pixels, 1.0 + amount),
+                ColourKind::Saturation => saturation(pixels, 1.0 + amount),
+                ColourKind::Hue => hue(pixels, *amount),
             }
         }
     }

@@ -15,7 +15,7 @@ mod stretch;
 use crate::{ImageError, Labeled, Pixels, Rng};
 
 pub use crop::{BoxCrop, PaddingCrop, ScaleAspect, ScaledCrop};
-pub use distort::{Distort, Jitter};
+pub use distort::{ColourKind, Distort, Drawn, Jitter};
 pub use expand::{Expand, random_expansion};
 pub use flip::{Blur, Flip};
 pub use mix::mixup;

@@ -20,6 +20,7 @@ use oarlock_graph::{Graph, Head, Suppression};
 use oarlock_jobs::{DatasetRef, DetectionParams, ErrorCode};
 use oarlock_zoo::{Origin, PaddleWeight};
 use serde_json::{Value, json};
+use tch::Kind;
 
 use super::family::{EpochPart, Family, Fed, Feed, Supply, Validation, Watch};
 use super::learner::Learned;
@@ -142,6 +143,11 @@ impl Family for Detector {
     fn learn(&self, network: &Network, batch: &Fed, seed: u64) -> Result<Learned> {
         let objective = self.objective(network)?;
         objective.learn(network, &batch.input, &batch.objects, seed)
+    }
+
+    /// Boxes move by pixels in 16 bits: scores are those of the exported network, and of predictions.
+    fn validation_kind(&self, _: Kind) -> Kind {
+        Kind::Float
     }
 
     fn validate(

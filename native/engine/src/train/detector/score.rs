@@ -49,7 +49,8 @@ pub fn validate(
         return Ok(None);
     };
     let images = details.images()?;
-    let metrics = measure(&images, details.gt.categories.len(), set)?;
+    let classes = details.gt.categories.len();
+    let metrics = average_precision(&images, classes, set.measure, set.masks)?;
     let truths = images.iter().flat_map(|i| &i.truths);
     let remark = (truths.count() == 0)
         .then(|| "the validation images have no objects: there is nothing to measure".to_owned());
@@ -116,7 +117,11 @@ pub fn frame(target: &DetectTarget) -> Frame {
     }
 }
 
-fn record(
+/// Keeps what was found in the picture with the place `index` in its list.
+///
+/// # Errors
+/// As [`BoxDetails::add`].
+pub fn record(
     details: &mut BoxDetails,
     index: usize,
     found: &[Detected],
@@ -131,7 +136,7 @@ fn record(
 }
 
 /// Removes pictures that could not be read, with what is in them.
-fn leave_out(truth: &mut CocoTruth, read: &[bool]) {
+pub fn leave_out(truth: &mut CocoTruth, read: &[bool]) {
     let mut flags = read.iter();
     let mut gone = std::collections::HashSet::new();
     truth.images.retain(|image| {
@@ -156,9 +161,17 @@ fn not_finite(error: EngineError) -> EngineError {
 }
 
 /// The metrics that the contract names, the primary one first; 0 where nothing was there to be found.
-fn measure(images: &[ImageResult], classes: usize, set: &BoxSet) -> Result<Metrics> {
+///
+/// # Errors
+/// `Internal` for classes from `classes` on.
+pub fn average_precision(
+    images: &[ImageResult],
+    classes: usize,
+    measure: Measure,
+    masks: bool,
+) -> Result<Metrics> {
     let failed = |e: ReportError| EngineError::internal(e.to_string());
-    if set.measure == Measure::Voc {
+    if measure == Measure::Voc {
         let result = voc_evaluate(&with_corners(images), classes, VOC_OVERLAP).map_err(failed)?;
         let percent = 100.0 * result.eleven_point().unwrap_or(0.0);
         return Ok([("bbox_map".to_owned(), Some(percent))]
@@ -177,7 +190,7 @@ fn measure(images: &[ImageResult], classes: usize, set: &BoxSet) -> Result<Metri
     };
     let mut metrics = Metrics::new();
     metrics.insert("bbox_mmap".to_owned(), average(Region::Box)?);
-    if set.masks {
+    if masks {
         metrics.insert("segm_mmap".to_owned(), average(Region::Mask)?);
     }
     Ok(metrics)

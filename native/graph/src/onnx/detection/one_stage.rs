@@ -117,8 +117,11 @@ fn yolo_level(
         let size = tail.slice(SIZE, 0, 1 - axis, 2 - axis);
         let last = tail.affine(&size, 1.0, -1.0);
         let [low, high] = [low, high].map(|edge| tail.mul(&edge, &scale[axis]));
-        let low = tail.op("Max", &[&low, &zero]);
-        let high = tail.op("Min", &[&high, &last]);
+        // Both, so that a box beside the picture has no area, as in the engine.
+        let [low, high] = [low, high].map(|edge| {
+            let edge = tail.op("Max", &[&edge, &zero]);
+            tail.op("Min", &[&edge, &last])
+        });
         edges[axis] = tail.reshape(&low, &[1, -1]);
         edges[axis + 2] = tail.reshape(&high, &[1, -1]);
     }

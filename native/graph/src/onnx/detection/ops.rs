@@ -8,21 +8,32 @@ pub(super) struct Tail<'l, 'a> {
     lowering: &'l mut Lowering<'a>,
     /// Height and width of the network's input.
     pub image_size: [usize; 2],
+    stage: &'static str,
     count: usize,
 }
 
 impl<'l, 'a> Tail<'l, 'a> {
     pub fn new(lowering: &'l mut Lowering<'a>, image_size: [usize; 2]) -> Self {
+        Self::staged(lowering, image_size, "detect")
+    }
+
+    /// One of several in a file, each with its own name.
+    pub fn staged(
+        lowering: &'l mut Lowering<'a>,
+        image_size: [usize; 2],
+        stage: &'static str,
+    ) -> Self {
         Self {
             lowering,
             image_size,
+            stage,
             count: 0,
         }
     }
 
     fn fresh(&mut self) -> String {
         self.count += 1;
-        format!("detect/{}", self.count)
+        format!("{}/{}", self.stage, self.count)
     }
 
     pub fn op(&mut self, kind: &str, inputs: &[&str]) -> String {

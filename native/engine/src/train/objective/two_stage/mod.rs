@@ -111,6 +111,9 @@ impl Objective for TwoStage {
         objects: &[DetectTarget],
         seed: u64,
     ) -> Result<Learned> {
+        if input.size().first() != Some(&(objects.len() as i64)) {
+            return Err(EngineError::internal("each image needs its objects"));
+        }
         let device = network.placement().device;
         let shown: Vec<(usize, usize)> = objects.iter().map(|o| o.shown).collect();
         let truths = objects.iter().map(|o| self.truths(o));
