@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import * as ort from 'onnxruntime-node';
 import { OBJECTS, objectsOf, vocFolder } from './lib/objects.js';
 import { readPng } from './lib/pictures.js';
 import { type SceneSet, scene, scenePng } from './lib/scenes.js';
@@ -115,6 +116,43 @@ describe('detection of composed scenes, over HTTP', { concurrency: false }, () =
       const [x, y, w, h] = found.bbox;
       assert.ok(x >= 0 && y >= 0 && w >= 0 && h >= 0 && x + w <= SIDE && y + h <= SIDE, JSON.stringify(found.bbox));
     }
+  });
+
+  it('exports ONNX that gives final boxes in onnxruntime', async () => {
+    const save_dir = join(dir, 'export_model');
+    await server.fails('unsupported', 'POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: true });
+    await server.ok('POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: false });
+    const done = await server.until(120, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
+    assert.equal(done.export_status, 7, JSON.stringify(done));
+    const { pixels } = scene(scenes, 5);
+    const [mean, std] = [
+      [0.485, 0.456, 0.406],
+      [0.229, 0.224, 0.225],
+    ];
+    const image = Float32Array.from({ length: 3 * SIDE * SIDE }, (_, i) => {
+      const [channel, pixel] = [Math.floor(i / SIDE / SIDE), i % (SIDE * SIDE)];
+      return ((pixels[3 * pixel + channel] ?? 0) / 255 - (mean[channel] ?? 0)) / (std[channel] ?? 1);
+    });
+    const session = await ort.InferenceSession.create(join(save_dir, 'inference_model/model.onnx'));
+    const found = await session.run({
+      image: new ort.Tensor('float32', image, [1, 3, SIDE, SIDE]),
+      size: new ort.Tensor('float32', Float32Array.from([SIDE, SIDE, SIDE, SIDE]), [4]),
+    });
+    const { path: _, ...asked } = await server.ok('POST', '/project/task/predict', {
+      tid,
+      image_data: scenePng(scene(scenes, 5)).toString('base64'),
+      score_thresh: 0,
+    });
+    assert.equal(asked.status, 1);
+    const one = await server.until(60, 'GET', '/project/task/predict', { tid }, (a) => a.predict_status !== 0);
+    const ours: { score: number }[] = one.result[0].result;
+    const scores = Array.from(found.scores?.data as Float32Array);
+    assert.equal(found.boxes?.dims[0], scores.length);
+    assert.ok(Math.abs(scores.length - ours.length) <= 10, `${scores.length} and ${ours.length} boxes`);
+    // Predictions may be computed in 16 bits.
+    for (const [i, score] of scores.slice(0, 5).entries())
+      assert.ok(Math.abs(score - (ours[i]?.score ?? 0)) <= 0.03, `${score} and ${ours[i]?.score}`);
+    await session.release();
   });
 
   it('stops at a loss that is no number, with advice, and keeps what was saved', async () => {

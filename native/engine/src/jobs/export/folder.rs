@@ -6,6 +6,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use oarlock_files as files;
+use oarlock_graph::Head;
 use oarlock_graph::onnx::{self, OnnxOptions};
 use oarlock_jobs::{ErrorCode, QuantSpec};
 use serde_json::{Value, json};
@@ -47,7 +48,9 @@ pub(super) fn fill(dir: &Path, contents: &Contents) -> Result<()> {
     )?;
     files::write_bytes(
         &dir.join("model.yml"),
-        describe(yml, contents.quant).to_yaml()?.as_bytes(),
+        describe(yml, contents.quant, mask_side(contents.network))
+            .to_yaml()?
+            .as_bytes(),
     )?;
     files::write(&dir.join("labels.txt"), |file| -> io::Result<()> {
         yml.labels
@@ -70,9 +73,9 @@ pub(super) fn write_onnx(
     let options = OnnxOptions {
         input_name: INPUT.to_owned(),
         image_size: Some(size),
-        batch: None,
+        batch: network.graph.head.as_ref().map(|_| 1),
         softmax: true,
-        detections: false,
+        detections: network.graph.head.is_some(),
         metadata: metadata(yml),
     };
     let mut failure = None;
@@ -91,8 +94,20 @@ pub(super) fn write_onnx(
     .map_err(|e| failure.take().unwrap_or_else(|| e.into()))
 }
 
+/// Side of the masks, where the network predicts them.
+fn mask_side(network: &Folded) -> Option<usize> {
+    match &network.graph.head {
+        Some(Head::TwoStage(head)) => head.mask_size,
+        _ => None,
+    }
+}
+
 /// The checkpoint's description with what a program needs to feed the model.
-fn describe(yml: &ModelYml, quant: Option<(&QuantSpec, &Calibrated)>) -> ModelYml {
+fn describe(
+    yml: &ModelYml,
+    quant: Option<(&QuantSpec, &Calibrated)>,
+    mask_side: Option<usize>,
+) -> ModelYml {
     let p = &yml.preprocessing;
     let [height, width] = p.size();
     let classes = yml.labels.len();
@@ -120,26 +135,65 @@ fn describe(yml: &ModelYml, quant: Option<(&QuantSpec, &Calibrated)>) -> ModelYm
                 "softmax over the classes"
             ),
         ]),
-        Resize::Cubic { .. } | Resize::Capped { .. } => json!([]),
+        Resize::Cubic { .. } | Resize::Capped { .. } => {
+            let mut outputs = vec![
+                output(
+                    onnx::detection::BOXES,
+                    json!(["detections", 4]),
+                    "float32",
+                    "left, top, right, bottom in pixels of the stored picture",
+                ),
+                output(
+                    onnx::detection::SCORES,
+                    json!(["detections"]),
+                    "float32",
+                    "falling",
+                ),
+                output(
+                    onnx::detection::LABELS,
+                    json!(["detections"]),
+                    "int64",
+                    "class id",
+                ),
+            ];
+            if let Some(side) = mask_side {
+                outputs.push(output(
+                    onnx::detection::MASKS,
+                    json!(["detections", side, side]),
+                    "float32",
+                    "probabilities, spread evenly over the box",
+                ));
+            }
+            json!(outputs)
+        }
     };
     let values = if p.range.is_empty() {
         "(pixel / 255 - mean) / std"
     } else {
         "((clip(value, min_val, max_val) - min_val) / (max_val - min_val) - mean) / std"
     };
+    let detects = matches!(p.resize, Resize::Cubic { .. } | Resize::Capped { .. });
+    let batch = if detects { json!(1) } else { json!("batch") };
+    let mut inputs = vec![json!({
+        "name": INPUT,
+        "shape": [batch, p.mean.len(), height, width],
+        "dtype": "float32",
+        "layout": "NCHW",
+        "channels": channels(yml),
+        "values": values,
+    })];
+    if detects {
+        inputs.push(json!({
+            "name": onnx::detection::SIZE,
+            "shape": [4],
+            "dtype": "float32",
+            "values": "height and width of the stored picture, then of its image within the input, which lies at the \
+                       top left; the rest is 0",
+        }));
+    }
     let mut extra = vec![
         ("Format", json!("onnx")),
-        (
-            "Inputs",
-            json!([{
-                "name": INPUT,
-                "shape": ["batch", p.mean.len(), height, width],
-                "dtype": "float32",
-                "layout": "NCHW",
-                "channels": channels(yml),
-                "values": values,
-            }]),
-        ),
+        ("Inputs", json!(inputs)),
         ("Outputs", outputs),
     ];
     if let Some((spec, calibrated)) = quant {

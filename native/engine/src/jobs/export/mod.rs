@@ -47,14 +47,9 @@ const TOP_K: usize = 5;
 /// to calibrate and there are none of the model's classes; `Cancelled`. An older export in
 /// the same place stays as it was until the new one is complete.
 pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
-    if !matches!(
-        spec.task_type,
-        TaskType::Classification | TaskType::Segmentation
-    ) {
-        return Err(EngineError::new(
-            ErrorCode::Unsupported,
-            "export of this task type is not available yet",
-        ));
+    if detects(spec.task_type) && spec.quant.is_some() {
+        let what = "quantization of detectors is not available yet";
+        return Err(EngineError::new(ErrorCode::Unsupported, what).hint("export without quant"));
     }
     Heart::default().beat_during(context.sink, |heart| {
         heart.stage("exporting");
@@ -106,6 +101,8 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
     };
     let measure = match &spec.log_dir {
         None => None,
+        // Final boxes are compared with the engine's in the tests of every network, not at each export.
+        Some(_) if detects(spec.task_type) => None,
         Some(dir) => Some(prepare_measure(
             spec,
             &model,
@@ -126,6 +123,13 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
         measure,
         measured: None,
     })
+}
+
+fn detects(task_type: TaskType) -> bool {
+    matches!(
+        task_type,
+        TaskType::Detection | TaskType::InstanceSegmentation
+    )
 }
 
 /// The inference network and where it runs.

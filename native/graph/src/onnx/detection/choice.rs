@@ -159,7 +159,8 @@ fn matrix(
     [class, place, lowered].map(|v| tail.op_with("Compress", &[&v, &stays], vec![int("axis", 0)]))
 }
 
-/// K×K overlaps (intersection over union) of the boxes at `place`.
+/// K×K overlaps (intersection over union) of the boxes at `place`, whose edges are pixels that belong to them, as
+/// PaddleX has it here.
 fn overlaps(tail: &mut Tail, all: &Candidates, place: &str) -> String {
     let boxes = tail.squeeze(&all.boxes, 0);
     let boxes = tail.gather(&boxes, place, 0);
@@ -168,18 +169,23 @@ fn overlaps(tail: &mut Tail, all: &Candidates, place: &str) -> String {
     let across = edges
         .clone()
         .map(|e| tail.op_with("Transpose", &[&e], Vec::new()));
+    let one = tail.scalar(1.0);
     let zero = tail.scalar(0.0);
     let mut sides = Vec::new();
     for axis in 0..2 {
         let low = tail.op("Max", &[&edges[axis], &across[axis]]);
         let high = tail.op("Min", &[&edges[axis + 2], &across[axis + 2]]);
         let side = tail.sub(&high, &low);
-        sides.push(tail.op("Max", &[&side, &zero]));
+        let apart = tail.op("Less", &[&side, &zero]);
+        let side = tail.add(&side, &one);
+        sides.push(tail.select(&apart, &zero, &side));
     }
     let common = tail.mul(&sides[0], &sides[1]);
     let area = |tail: &mut Tail, edges: &[String; 4]| {
-        let width = tail.sub(&edges[2], &edges[0]);
-        let height = tail.sub(&edges[3], &edges[1]);
+        let [width, height] = [0, 1].map(|axis| {
+            let side = tail.sub(&edges[axis + 2], &edges[axis]);
+            tail.add(&side, &one)
+        });
         tail.mul(&width, &height)
     };
     let (own, other) = (area(tail, &edges), area(tail, &across));
