@@ -61,6 +61,15 @@ ok_status ok_normalize(const uint8_t *pixels, int64_t n, int64_t h, int64_t w, c
                        int32_t bf16, ok_tensor *output);
 ok_status ok_dropout(ok_tensor input, double p, uint64_t seed, ok_tensor *output);
 
+// roi_align.cpp: pools the regions `rois` (K×5) from `count` maps; `areas` has count − 1 values (level_areas).
+ok_status ok_roi_align(ok_tensor rois, const ok_tensor *levels, const int64_t *strides, const float *areas,
+                       int64_t count, int64_t height, int64_t width, int64_t sampling, int32_t aligned,
+                       ok_tensor *output);
+
+// deform.cpp: a deformable convolution with its gradients; `conv` as for ok_conv without groups; `bias` may be null.
+ok_status ok_deform_conv(ok_tensor input, ok_tensor offset, ok_tensor factor, ok_tensor weight, ok_tensor bias,
+                         const int64_t *conv, ok_tensor *output);
+
 // drop_block.cpp
 ok_status ok_drop_block(ok_tensor input, int64_t size, double keep, uint64_t seed, ok_tensor *output);
 

@@ -51,6 +51,27 @@ unsafe extern "C" {
         output: *mut Ptr,
     ) -> Status;
     fn ok_dropout(input: Ptr, p: f64, seed: u64, output: *mut Ptr) -> Status;
+    fn ok_roi_align(
+        rois: Ptr,
+        levels: *const Ptr,
+        strides: *const i64,
+        areas: *const f32,
+        count: i64,
+        height: i64,
+        width: i64,
+        sampling: i64,
+        aligned: i32,
+        output: *mut Ptr,
+    ) -> Status;
+    fn ok_deform_conv(
+        input: Ptr,
+        offset: Ptr,
+        factor: Ptr,
+        weight: Ptr,
+        bias: Ptr,
+        conv: *const i64,
+        output: *mut Ptr,
+    ) -> Status;
     fn ok_drop_block(input: Ptr, size: i64, keep: f64, seed: u64, output: *mut Ptr) -> Status;
     fn ok_activation(
         input: Ptr,
@@ -361,6 +382,68 @@ pub fn conv(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: &Conv)
             ptr(weight),
             bias.map_or(std::ptr::null_mut(), ptr),
             flat.as_ptr(),
+            out,
+        )
+    })
+}
+
+/// Deformable convolution of maps on a CPU, fp32 or bf16, with its gradients: `places` are the map, the offsets and
+/// the factors.
+pub fn deform_conv(
+    places: [&Tensor; 3],
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: &Conv,
+) -> Result<Tensor> {
+    let (flat, [x, offset, factor]) = (conv.flat(), places);
+    // SAFETY: all outlive the call; `flat` has the six numbers the shim reads; a null bias means none.
+    tensor_of(|out| unsafe {
+        ok_deform_conv(
+            ptr(x),
+            ptr(offset),
+            ptr(factor),
+            ptr(weight),
+            bias.map_or(std::ptr::null_mut(), ptr),
+            flat.as_ptr(),
+            out,
+        )
+    })
+}
+
+/// How [`roi_align`] pools.
+#[derive(Debug, Clone, Copy)]
+pub struct Pooling<'a> {
+    /// Height and width of the result.
+    pub size: [i64; 2],
+    /// Samples along each side of a cell; 0 = ⌈cell size⌉.
+    pub sampling: i64,
+    /// Pixels of the input for one of each level's map.
+    pub strides: &'a [usize],
+    /// Whether coordinates are shifted by half a pixel.
+    pub aligned: bool,
+}
+
+/// Pools the regions `rois` (K×5) from `levels` on a CPU, fp32 or bf16, with gradients for the maps.
+pub fn roi_align(rois: &Tensor, levels: &[&Tensor], pooling: &Pooling) -> Result<Tensor> {
+    if levels.len() != pooling.strides.len() {
+        return Err(EngineError::internal("each level needs its stride"));
+    }
+    let maps: Vec<Ptr> = levels.iter().map(|map| ptr(map)).collect();
+    let strides: Vec<i64> = pooling.strides.iter().map(|&s| s as i64).collect();
+    let areas = oarlock_graph::level_areas(pooling.strides);
+    let [height, width] = pooling.size;
+    // SAFETY: all outlive the call; there are as many strides as maps, and one area less, which is what the shim reads.
+    tensor_of(|out| unsafe {
+        ok_roi_align(
+            ptr(rois),
+            maps.as_ptr(),
+            strides.as_ptr(),
+            areas.as_ptr(),
+            maps.len() as i64,
+            height,
+            width,
+            pooling.sampling,
+            i32::from(pooling.aligned),
             out,
         )
     })

@@ -26,6 +26,9 @@ struct Depthwise {
 // Rows of one image (H·W rows of `channels` values, channels-last), fp32 or bf16.
 struct Rows { int64_t rows, channels; bool bf16; };
 
+// A row of channels that begins `at` values from the map's first, and its share.
+struct Term { int64_t at; float weight; };
+
 struct Kernels {
   // `copy` (bf16) is null where the forward pass reads the master weights themselves.
   void (*sgd)(float *w, uint16_t *copy, const void *g, bool g_bf16, float *v, int64_t n, SgdRates r);
@@ -56,6 +59,12 @@ struct Kernels {
   void (*rows_scale_grad)(Rows m, const void *dy, const float *gate, const float *shift, void *dx);
   // Adds to `product` the sums of x · dy over the rows; with `dx` also dx = dy · gate.
   void (*rows_gate_grad)(Rows m, const void *x, const void *dy, const float *gate, void *dx, float *product);
+  // out = Σ weight · row; `x` and `out` fp32 or bf16.
+  void (*gather_rows)(const void *x, bool bf16, const Term *terms, int64_t count, int64_t channels, void *out);
+  // Adds weight · g to each row.
+  void (*scatter_rows)(float *x, const Term *terms, int64_t count, int64_t channels, const void *g, bool bf16);
+  // The products of four rows with `g`, which has the type of `x`.
+  void (*dot_rows)(const void *x, bool bf16, const Term *terms, int64_t channels, const void *g, float *dots);
 };
 
 extern const Kernels kernels_base;

@@ -1,6 +1,7 @@
-//! Deformable convolution out of libtorch's own operations: for all devices and number formats, with gradients.
+//! Deformable convolution: the shim's on a CPU, else out of libtorch's own operations, for all devices and number
+//! formats.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{Result, ffi};
 
@@ -11,6 +12,24 @@ use crate::{Result, ffi};
 /// # Errors
 /// Sizes that do not fit each other; out of memory.
 pub(super) fn deform_conv(
+    places: [&Tensor; 3],
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: &ffi::Conv,
+) -> Result<Tensor> {
+    let x = places[0];
+    let own = matches!(x.kind(), Kind::Float | Kind::BFloat16) && x.numel() > 0;
+    if own && x.device() == Device::Cpu {
+        return ffi::deform_conv(places, weight, bias, conv);
+    }
+    composed(places, weight, bias, conv)
+}
+
+/// [`deform_conv`] out of libtorch's operations.
+///
+/// # Errors
+/// As there.
+pub(super) fn composed(
     [x, offset, factor]: [&Tensor; 3],
     weight: &Tensor,
     bias: Option<&Tensor>,

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::deform::deform_conv;
 use super::network::Parameter;
-use super::regions::{Pooling, roi_align};
+use super::regions::roi_align;
 use crate::runtime::Placement;
 use crate::{EngineError, Result, ffi};
 
@@ -156,7 +156,7 @@ pub(super) fn run(op: &Op, inputs: &[&Tensor], call: &Call) -> Result<Tensor> {
             ref strides,
             aligned,
         } => {
-            let pooling = Pooling {
+            let pooling = ffi::Pooling {
                 size: pair(size),
                 sampling: sampling as i64,
                 strides,

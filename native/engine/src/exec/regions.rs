@@ -1,23 +1,16 @@
-//! RoIAlign out of libtorch's own operations: for all devices and number formats, with gradients.
+//! RoIAlign: the shim's on a CPU, else out of libtorch's own operations, for all devices and number formats.
 //!
+//! Of the latter:
 //! A pooled value is a weighted sum of pixels, and the weights are a product of one for its rows and one for its
 //! columns. So each cell is a bag of pixels of an embedding table, which is the maps of all levels with one pixel
 //! a row; no sample is ever stored.
 
 use oarlock_graph::level_areas;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::deform::precise;
-use crate::{EngineError, Result, ffi};
-
-/// How regions are pooled; see [`oarlock_graph::Op::RoiAlign`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pooling<'a> {
-    pub size: [i64; 2],
-    pub sampling: i64,
-    pub strides: &'a [usize],
-    pub aligned: bool,
-}
+use crate::ffi::{self, Pooling};
+use crate::{EngineError, Result};
 
 /// Pools the regions `rois` (K×5) from `levels` (N×C×H×W each) to K×C×h×w. Batch indices beyond the batch are taken
 /// for the nearest one; without any region the result has no rows and its gradient is zero.
@@ -25,6 +18,20 @@ pub(super) struct Pooling<'a> {
 /// # Errors
 /// No level; out of memory.
 pub(super) fn roi_align(rois: &Tensor, levels: &[&Tensor], p: &Pooling) -> Result<Tensor> {
+    let own = |map: &&Tensor| {
+        map.device() == Device::Cpu && matches!(map.kind(), Kind::Float | Kind::BFloat16)
+    };
+    if levels.iter().all(own) && rois.size2()?.0 > 0 {
+        return ffi::roi_align(rois, levels, p);
+    }
+    composed(rois, levels, p)
+}
+
+/// [`roi_align`] out of libtorch's operations.
+///
+/// # Errors
+/// As there.
+pub(super) fn composed(rois: &Tensor, levels: &[&Tensor], p: &Pooling) -> Result<Tensor> {
     let first = levels
         .first()
         .ok_or_else(|| EngineError::internal("regions need a map"))?;
