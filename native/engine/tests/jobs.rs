@@ -484,7 +484,7 @@ fn exports_a_complete_folder_and_replaces_an_older_one() {
 }
 
 #[test]
-fn other_task_types_say_that_they_are_not_available_yet() {
+fn a_checkpoint_of_another_task_type_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let spec = JobSpec::Evaluate(EvaluateSpec {
         task_type: TaskType::Detection,
@@ -494,6 +494,5 @@ fn other_task_types_say_that_they_are_not_available_yet() {
         overlap_thresh: None,
     });
     let error = failed(run(spec, &CancelToken::new()));
-    assert_eq!(error.code, ErrorCode::Unsupported);
-    assert!(error.message.contains("not available yet"));
+    assert_eq!(error.code, ErrorCode::InvalidData);
 }
