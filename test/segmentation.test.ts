@@ -132,7 +132,7 @@ describe('segmentation of composed scenes, over HTTP', { concurrency: false }, (
         if (found || wanted) unions += 1;
       }
     }
-    assert.ok(hits / unions > 0.7, `IoU of the digits: ${hits / unions}`);
+    assert.ok(hits / unions > 0.6, `IoU of the digits: ${hits / unions}`);
   });
 
   it('exports int8 that finds the same objects', async () => {

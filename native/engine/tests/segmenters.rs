@@ -94,7 +94,7 @@ fn outputs_and_sizes_equal_paddlexs() {
             for (i, value) in theirs.as_array().unwrap().iter().enumerate() {
                 let (ours, theirs) = (all[i * step], value.as_f64().unwrap());
                 assert!(
-                    (ours - theirs).abs() <= 2e-5 * largest,
+                    (ours - theirs).abs() <= 4e-5 * largest,
                     "{model} {size:?}: {ours} instead of {theirs}, of {largest}"
                 );
             }
