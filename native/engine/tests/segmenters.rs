@@ -1,63 +1,19 @@
 //! The segmentation networks, executed: against numbers that PaddleX's own networks computed, folded against
 //! unfolded, in bf16, and what a training step reads and writes.
 
+#[path = "common/recorded.rs"]
+mod recorded;
+
 use oarlock_engine::exec::Network;
 use oarlock_engine::runtime::Placement;
 use oarlock_graph::{
-    Graph, HostTensor, Keep, Op, ParamKind, WeightMap, channel_groups, init_weights, mask,
-    parameter_count, prune,
+    Graph, Keep, Op, ParamKind, WeightMap, channel_groups, init_weights, mask, parameter_count,
+    prune,
 };
-use oarlock_zoo::{
-    Origin, PaddleWeight, segmenter, segmenter_backbones, segmenter_names, segmenter_of,
-};
+use oarlock_zoo::{Origin, segmenter, segmenter_backbones, segmenter_names, segmenter_of};
+use recorded::{images, in_paddle, recorded_weights, unit, values};
 use serde_json::Value;
 use tch::{Device, Kind, Reduction, Tensor};
-
-/// The hash of `data/record_paddleseg.py`: `n` numbers in [-0.5, 0.5).
-fn unit(name: &str, n: usize) -> Vec<f64> {
-    let s: u64 = (1..).zip(name.bytes()).map(|(k, b)| k * u64::from(b)).sum();
-    (0..n as u64)
-        .map(|i| {
-            let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(s * 40503) & 0xffff_ffff;
-            x ^= x >> 16;
-            x = x.wrapping_mul(0x45d_9f3b) & 0xffff_ffff;
-            x ^= x >> 16;
-            x as f64 / 4_294_967_296.0 - 0.5
-        })
-        .collect()
-}
-
-/// The weights that PaddleX's network was given, found by their names there.
-fn recorded_weights(graph: &Graph, names: &[PaddleWeight], gain: f64) -> WeightMap {
-    let mut weights = WeightMap::new();
-    for (name, param) in graph.params() {
-        let theirs = names.iter().find(|w| w.name == name).unwrap();
-        let n = param.shape.iter().product();
-        let (scale, shift) = match param.kind {
-            ParamKind::Weight => ((24.0 / (n / param.shape[0]) as f64).sqrt(), 0.0),
-            ParamKind::RunningVar => (0.4, 1.0),
-            ParamKind::NormScale => (0.4 * gain, gain),
-            _ => (0.2, 0.0),
-        };
-        let values = unit(&theirs.paddle_name, n).into_iter();
-        let data = values.map(|u| (shift + scale * u) as f32).collect();
-        let shape = param.shape;
-        weights.insert(name, HostTensor { shape, data });
-    }
-    weights
-}
-
-fn images(channels: i64, [h, w]: [i64; 2]) -> Tensor {
-    let values: Vec<f32> = unit("input", (2 * channels * h * w) as usize)
-        .into_iter()
-        .map(|u| (u * 4.0) as f32)
-        .collect();
-    Tensor::from_slice(&values).reshape([2, channels, h, w])
-}
-
-fn values(t: &Tensor) -> Vec<f64> {
-    Vec::<f64>::try_from(t.to_kind(Kind::Double).contiguous().flatten(0, -1)).unwrap()
-}
 
 #[test]
 fn outputs_and_sizes_equal_paddlexs() {
@@ -74,7 +30,11 @@ fn outputs_and_sizes_equal_paddlexs() {
             record["parameters"].as_u64().unwrap(),
             "{model}"
         );
-        let weights = recorded_weights(&graph, &names, record["gain"].as_f64().unwrap());
+        let weights = recorded_weights(
+            &graph,
+            |name| in_paddle(&names, name),
+            record["gain"].as_f64().unwrap(),
+        );
         let size = [0, 1].map(|i| record["size"][i].as_i64().unwrap());
         let input = images(3, size);
         let network = Network::new(graph.clone(), &weights, Placement::CPU_FP32).unwrap();
@@ -87,6 +47,12 @@ fn outputs_and_sizes_equal_paddlexs() {
         assert_eq!(logits.len(), 1);
         outputs.append(&mut logits);
         let theirs = theirs.iter().chain(&theirs[..1]);
+        // Rounding reaches 2e-5 here with libtorch's operators already, and 2.5e-5 with the own ones.
+        let tolerance = if model.contains("MobileNetV3") {
+            4e-5
+        } else {
+            2e-5
+        };
         for (output, theirs) in outputs.iter().zip(theirs) {
             let all = values(output);
             let step = (all.len() / 64) | 1;
@@ -94,7 +60,7 @@ fn outputs_and_sizes_equal_paddlexs() {
             for (i, value) in theirs.as_array().unwrap().iter().enumerate() {
                 let (ours, theirs) = (all[i * step], value.as_f64().unwrap());
                 assert!(
-                    (ours - theirs).abs() <= 4e-5 * largest,
+                    (ours - theirs).abs() <= tolerance * largest,
                     "{model} {size:?}: {ours} instead of {theirs}, of {largest}"
                 );
             }

@@ -1,51 +1,16 @@
 //! The two-stage detectors, executed stage by stage: against numbers that torchvision's and PaddleX's own networks
 //! computed, as trained and folded.
 
+#[path = "common/recorded.rs"]
+mod recorded;
+
 use oarlock_engine::exec::Network;
 use oarlock_engine::runtime::Placement;
-use oarlock_graph::{Graph, Head, HostTensor, ParamKind, WeightMap, parameter_count};
-use oarlock_zoo::{Origin, PaddleWeight, detector_of};
+use oarlock_graph::{Head, parameter_count};
+use oarlock_zoo::{Origin, detector_of};
+use recorded::{images, in_paddle, recorded_weights, values};
 use serde_json::Value;
-use tch::{Kind, Tensor};
-
-/// The hash of `data/record_two_stage_networks.py`: `n` numbers in [-0.5, 0.5).
-fn unit(name: &str, n: usize) -> impl Iterator<Item = f64> {
-    let s: u64 = (1..).zip(name.bytes()).map(|(k, b)| k * u64::from(b)).sum();
-    (0..n as u64).map(move |i| {
-        let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(s * 40503) & 0xffff_ffff;
-        x ^= x >> 16;
-        x = x.wrapping_mul(0x45d_9f3b) & 0xffff_ffff;
-        x ^= x >> 16;
-        x as f64 / 4_294_967_296.0 - 0.5
-    })
-}
-
-/// The weights that the other network was given, found by their names there.
-fn weights(graph: &Graph, names: &[PaddleWeight], origin: Origin, gain: f64) -> WeightMap {
-    let mut weights = WeightMap::new();
-    for (name, param) in graph.params() {
-        let theirs = match origin {
-            Origin::Torch => &name,
-            Origin::Paddle => {
-                let theirs = names.iter().find(|w| w.name == name);
-                &theirs.unwrap().paddle_name
-            }
-        };
-        let n = param.shape.iter().product();
-        let (scale, shift) = match param.kind {
-            ParamKind::Weight => ((24.0 / (n / param.shape[0]) as f64).sqrt(), 0.0),
-            ParamKind::RunningVar => (0.4, 1.0),
-            ParamKind::NormScale => (0.4 * gain, gain),
-            _ => (0.2, 0.0),
-        };
-        let data = unit(theirs, n)
-            .map(|u| (shift + scale * u) as f32)
-            .collect();
-        let shape = param.shape;
-        weights.insert(name, HostTensor { shape, data });
-    }
-    weights
-}
+use tch::Tensor;
 
 fn rows(record: &Value) -> Tensor {
     let values = record.as_array().unwrap().iter().flat_map(|row| {
@@ -56,8 +21,7 @@ fn rows(record: &Value) -> Tensor {
 }
 
 fn compare(name: &str, output: &Tensor, theirs: &Value) {
-    let all = output.to_kind(Kind::Double).contiguous().flatten(0, -1);
-    let all = Vec::<f64>::try_from(all).unwrap();
+    let all = values(output);
     let theirs = theirs.as_array().unwrap();
     let step = (all.len() / 24) | 1;
     assert_eq!(
@@ -89,10 +53,12 @@ fn check(record: &Value) {
     let Some(Head::TwoStage(head)) = &graph.head else {
         panic!("{model} has no head");
     };
-    let weights = weights(&graph, &names, origin, record["gain"].as_f64().unwrap());
-    let [h, w] = [0, 1].map(|i| record["size"][i].as_u64().unwrap() as usize);
-    let pixels: Vec<f32> = unit("input", 6 * h * w).map(|u| (u * 4.0) as f32).collect();
-    let input = Tensor::from_slice(&pixels).reshape([2, 3, h as i64, w as i64]);
+    let theirs = |name: &str| match origin {
+        Origin::Torch => name.to_owned(),
+        Origin::Paddle => in_paddle(&names, name),
+    };
+    let weights = recorded_weights(&graph, theirs, record["gain"].as_f64().unwrap());
+    let input = images(3, [0, 1].map(|i| record["size"][i].as_i64().unwrap()));
     for network in [
         Network::new(graph.clone(), &weights, Placement::CPU_FP32).unwrap(),
         Network::for_inference(&graph, &weights, Placement::CPU_FP32).unwrap(),

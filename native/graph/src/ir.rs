@@ -300,65 +300,39 @@ impl Op {
             shape,
             kind,
         };
+        let layer = |weight: Vec<usize>, outputs: usize, bias: bool| {
+            let bias = bias.then(|| p("bias", vec![outputs], ParamKind::Bias));
+            let weight = p("weight", weight, ParamKind::Weight);
+            std::iter::once(weight).chain(bias).collect()
+        };
         match *self {
             Op::Conv2d {
                 in_channels,
-                out_channels,
-                kernel,
+                out_channels: out,
+                kernel: [height, width],
                 groups,
                 bias,
                 ..
-            } => {
-                let shape = vec![out_channels, in_channels / groups, kernel[0], kernel[1]];
-                let mut v = vec![p("weight", shape, ParamKind::Weight)];
-                if bias {
-                    v.push(p("bias", vec![out_channels], ParamKind::Bias));
-                }
-                v
-            }
+            } => layer(vec![out, in_channels / groups, height, width], out, bias),
             Op::DeformConv2d {
                 in_channels,
-                out_channels,
-                kernel,
+                out_channels: out,
+                kernel: [height, width],
                 bias,
                 ..
-            } => {
-                let shape = vec![out_channels, in_channels, kernel[0], kernel[1]];
-                let mut v = vec![p("weight", shape, ParamKind::Weight)];
-                if bias {
-                    v.push(p("bias", vec![out_channels], ParamKind::Bias));
-                }
-                v
-            }
+            } => layer(vec![out, in_channels, height, width], out, bias),
             Op::ConvTranspose2d {
                 in_channels,
-                out_channels,
-                kernel,
+                out_channels: out,
+                kernel: [height, width],
                 bias,
                 ..
-            } => {
-                let shape = vec![in_channels, out_channels, kernel[0], kernel[1]];
-                let mut v = vec![p("weight", shape, ParamKind::Weight)];
-                if bias {
-                    v.push(p("bias", vec![out_channels], ParamKind::Bias));
-                }
-                v
-            }
+            } => layer(vec![in_channels, out, height, width], out, bias),
             Op::Linear {
                 in_features,
-                out_features,
+                out_features: out,
                 bias,
-            } => {
-                let mut v = vec![p(
-                    "weight",
-                    vec![out_features, in_features],
-                    ParamKind::Weight,
-                )];
-                if bias {
-                    v.push(p("bias", vec![out_features], ParamKind::Bias));
-                }
-                v
-            }
+            } => layer(vec![out, in_features], out, bias),
             Op::BatchNorm { channels, .. } => vec![
                 p("weight", vec![channels], ParamKind::NormScale),
                 p("bias", vec![channels], ParamKind::NormShift),

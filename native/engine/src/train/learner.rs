@@ -47,21 +47,53 @@ impl Learned {
         input: &Tensor,
         loss: impl FnOnce(&[Tensor]) -> Result<Tensor>,
     ) -> Result<Self> {
+        Self::new(network, input, |outputs| Ok((loss(outputs)?, Vec::new())))
+    }
+
+    /// The same with a loss that is the sum of named parts.
+    ///
+    /// # Errors
+    /// Out of memory, device failures.
+    pub fn of_parts(
+        network: &Network,
+        input: &Tensor,
+        losses: impl FnOnce(&[Tensor]) -> Result<Vec<(String, Tensor)>>,
+    ) -> Result<Self> {
+        Self::new(network, input, |outputs| {
+            let parts = losses(outputs)?;
+            Ok((total(&parts)?, parts))
+        })
+    }
+
+    fn new(
+        network: &Network,
+        input: &Tensor,
+        losses: impl FnOnce(&[Tensor]) -> Result<(Tensor, Vec<(String, Tensor)>)>,
+    ) -> Result<Self> {
         let mut outputs = network
             .forward_all(input, true)?
             .iter()
             .map(|o| Ok(o.f_to_kind(Kind::Float)?))
             .collect::<Result<Vec<_>>>()?;
-        let loss = loss(&outputs)?;
+        let (loss, parts) = losses(&outputs)?;
         if outputs.is_empty() {
             return Err(EngineError::internal("the network has no output"));
         }
         Ok(Self {
             loss,
-            parts: Vec::new(),
+            parts,
             output: outputs.swap_remove(0),
         })
     }
+}
+
+/// Sum of losses.
+///
+/// # Errors
+/// No losses; out of memory.
+pub fn total(parts: &[(String, Tensor)]) -> Result<Tensor> {
+    let all: Vec<&Tensor> = parts.iter().map(|(_, part)| part).collect();
+    Ok(Tensor::f_stack(&all, 0)?.f_sum(None)?)
 }
 
 impl Learner {

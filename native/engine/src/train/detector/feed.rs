@@ -29,21 +29,13 @@ pub fn open(
     part: EpochPart,
     supply: &Supply,
 ) -> Result<Box<dyn Feed>> {
-    let loader = Loader::new(LoaderConfig {
-        samples,
-        batch_size: supply.batch_size as usize,
-        pipeline,
-        shuffle_seed: Some(supply.seed),
-        epoch: u64::from(part.epoch),
-        start_batch: part.start_batch as usize,
-        drop_last: true,
-        threads: 0,
-        prefetch: 3,
+    let listed = LoaderConfig {
         cache: supply.cache.clone(),
         memory: batch_memory(supply.placement),
         max_corrupt_fraction: supply.max_corrupt_fraction,
-    })
-    .map_err(JobError::from)?;
+        ..LoaderConfig::in_order(samples, supply.batch_size as usize, pipeline)
+    };
+    let loader = Loader::new(supply.shuffled(part, listed)).map_err(JobError::from)?;
     Ok(Box::new(BoxFeed {
         loader,
         mean,

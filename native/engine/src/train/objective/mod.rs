@@ -12,11 +12,11 @@ use std::fmt::Debug;
 use oarlock_datasets::DetectTarget;
 use oarlock_graph::{Graph, Head, Op, WeightMap};
 use oarlock_imaging::Object;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::learner::Learned;
+use crate::Result;
 use crate::exec::Network;
-use crate::{EngineError, Result};
 
 /// What a detector is trained for.
 pub trait Objective: Debug {
@@ -77,29 +77,6 @@ pub fn freezes_norms(graph: &Graph, weights: &WeightMap) -> Option<bool> {
 
 /// Losses under their names in PaddleX, scalars.
 pub type Parts = Vec<(String, Tensor)>;
-
-/// A forward pass of the whole network and what `losses` makes of its outputs.
-fn learn_outputs(
-    network: &Network,
-    input: &Tensor,
-    losses: impl FnOnce(&[Tensor]) -> Result<Parts>,
-) -> Result<Learned> {
-    let mut outputs = network
-        .forward_all(input, true)?
-        .iter()
-        .map(|o| Ok(o.f_to_kind(Kind::Float)?))
-        .collect::<Result<Vec<_>>>()?;
-    let parts = losses(&outputs)?;
-    if outputs.is_empty() {
-        return Err(EngineError::internal("the network has no output"));
-    }
-    let loss = Tensor::f_stack(&parts.iter().map(|(_, part)| part).collect::<Vec<_>>(), 0)?;
-    Ok(Learned {
-        loss: loss.f_sum(None)?,
-        parts,
-        output: outputs.swap_remove(0),
-    })
-}
 
 /// What a one-stage detector learns of an image: things with an area, groups left out.
 fn learned(target: &DetectTarget) -> impl Iterator<Item = &Object> {

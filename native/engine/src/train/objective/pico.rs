@@ -7,7 +7,7 @@ use tch::{Kind, Reduction, Tensor};
 
 use super::boxes::Edges;
 use super::simota::{self, Point, Thing};
-use super::{Objective, Parts, learn_outputs, learned};
+use super::{Objective, Parts, learned};
 use crate::detect::pico::{by_point, expected};
 use crate::exec::{Network, download};
 use crate::train::learner::Learned;
@@ -166,7 +166,7 @@ impl Objective for Pico {
         objects: &[DetectTarget],
         _seed: u64,
     ) -> Result<Learned> {
-        learn_outputs(network, input, |outputs| self.losses(outputs, objects))
+        Learned::of_parts(network, input, |outputs| self.losses(outputs, objects))
     }
 }
 

@@ -7,7 +7,7 @@ use tch::{Reduction, Tensor};
 
 use super::boxes::Edges;
 use super::yolo_targets::{Rows, of_level};
-use super::{Objective, Parts, add, learn_outputs, learned};
+use super::{Objective, Parts, add, learned};
 use crate::exec::Network;
 use crate::train::learner::Learned;
 use crate::{EngineError, Result};
@@ -194,7 +194,7 @@ impl Objective for Yolo {
     ) -> Result<Learned> {
         let (_, _, height, width) = input.size4()?;
         let input_size = (height as usize, width as usize);
-        learn_outputs(network, input, |outputs| {
+        Learned::of_parts(network, input, |outputs| {
             self.losses(outputs, input_size, objects)
         })
     }

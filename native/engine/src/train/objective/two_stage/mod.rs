@@ -21,7 +21,7 @@ use super::Objective;
 use crate::detect::boxes::{Edges, clipped, sides};
 use crate::detect::{proposals, two_stage as head_outputs};
 use crate::exec::{Network, Pass};
-use crate::train::learner::Learned;
+use crate::train::learner::{Learned, total};
 use crate::{EngineError, Result};
 use regions::Region;
 use sampling::Sampling;
@@ -164,10 +164,8 @@ impl Objective for TwoStage {
         if let Some(mask) = self.masks(&mut pass, &sampled, &truths)? {
             parts.push(("loss_mask".to_owned(), mask));
         }
-        let all: Vec<&Tensor> = parts.iter().map(|p| &p.1).collect();
-        let loss = Tensor::f_stack(&all, 0)?.f_sum(None)?;
         Ok(Learned {
-            loss,
+            loss: total(&parts)?,
             parts,
             output: pass.output("rpn_score0")?,
         })
