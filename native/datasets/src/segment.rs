@@ -229,12 +229,9 @@ impl SegmentTrain {
         let (left, box_width) = along(x, shown.0, (part.x, part.width), size.0, full.0);
         let (top, box_height) = along(y, shown.1, (part.y, part.height), size.1, full.1);
         let view = (left, top, box_width, box_height);
-        if shown != (width, height) {
-            fill_rgb(out, width, self.fill);
-            labels.fill(IGNORE);
-        }
         // The flip is part of the resize; a mirrored picture that is padded begins further right.
         let right = if flips.0 { width - shown.0 } else { 0 };
+        self.pad(shown, right, out, labels);
         if blurs || shown != (width, height) && !colours.changes().is_empty() {
             let mut image = Image::of_any_content(shown.0, shown.1);
             cut(
@@ -279,6 +276,20 @@ impl SegmentTrain {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Fills what the picture of size `shown` at the top, so many pixels from the left, leaves free.
+    fn pad(&self, shown: (usize, usize), left: usize, out: &mut [u8], labels: &mut [u8]) {
+        let width = self.crop.1;
+        let free = if left > 0 { 0..left } else { shown.0..width };
+        let colours = self.fill.repeat(free.len());
+        let rows = out.chunks_exact_mut(width * 3);
+        for (row, labels) in rows.zip(labels.chunks_exact_mut(width)).take(shown.1) {
+            row[free.start * 3..free.end * 3].copy_from_slice(&colours);
+            labels[free.clone()].fill(IGNORE);
+        }
+        fill_rgb(&mut out[shown.1 * width * 3..], width, self.fill);
+        labels[shown.1 * width..].fill(IGNORE);
     }
 
     fn turn(&self, degrees: f64, out: &mut [u8], labels: &mut [u8]) -> Result<(), ImageError> {
