@@ -82,7 +82,7 @@ async function ask(question: Question): Promise<void> {
 
 /**
  * At full size most of the time goes into the entropy-coded data of JPEG, of which no bit can be left out: ours takes
- * about 60 % of libjpeg-turbo's time for them (`native/imaging/src/jpeg/baseline.rs`), which bounds the ratios on small
+ * about half of libjpeg-turbo's time for them (`native/imaging/src/jpeg/baseline.rs`), which bounds the ratios on small
  * photographs. At an eighth of the size we step over the coefficients that do not count, see `jpeg/eighth.rs`.
  */
 export async function data(): Promise<void> {
