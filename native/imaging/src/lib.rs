@@ -5,6 +5,7 @@
 //! before memory is taken, so a small file that claims a huge picture costs nothing.
 
 mod blur;
+mod box_mask;
 mod colour;
 mod convert;
 mod decode;
@@ -43,6 +44,7 @@ pub mod transform;
 mod view;
 mod warp;
 
+pub use box_mask::box_mask;
 pub use colour::{brightness, contrast, hue, saturation};
 pub use decode::{
     DecodePlan, Limits, Rect, decode, decode_file, decode_raster, decode_region, plan, read_file,

@@ -3,11 +3,12 @@
 pub(crate) mod anchors;
 pub(crate) mod boxes;
 mod choose;
-mod paste;
 pub(crate) mod pico;
 pub(crate) mod proposals;
 pub(crate) mod two_stage;
 mod yolo;
+
+pub(crate) use two_stage::to_the_end;
 
 use oarlock_graph::Head;
 use oarlock_imaging::Rle;
