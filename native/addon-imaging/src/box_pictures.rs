@@ -209,8 +209,13 @@ impl BoxPictures {
         let classes = self.spec.classes as usize;
         let metrics = average_precision(&images, classes, self.measure, self.masks)
             .map_err(|e| refused(e.to_string()))?;
-        let metrics = metrics.into_iter().map(|(name, value)| (name, value.into()));
-        Ok(serde_json::Value::Object(metrics.map(|(n, v)| (n.to_owned(), v)).collect()).to_string())
+        let metrics = metrics
+            .into_iter()
+            .map(|(name, value)| (name, value.into()));
+        Ok(
+            serde_json::Value::Object(metrics.map(|(n, v)| (n.to_owned(), v)).collect())
+                .to_string(),
+        )
     }
 }
 

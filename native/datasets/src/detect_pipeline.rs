@@ -136,7 +136,8 @@ fn no_larger(
     if factor >= 1.0 {
         return (width, height);
     }
-    let scaled = |side: usize, most: usize| ((side as f64 * factor).round() as usize).clamp(1, most);
+    let scaled =
+        |side: usize, most: usize| ((side as f64 * factor).round() as usize).clamp(1, most);
     (scaled(width, most_width), scaled(height, most_height))
 }
 

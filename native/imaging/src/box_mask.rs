@@ -142,7 +142,10 @@ mod tests {
         let side = 5;
         let mask: Vec<f32> = (0..25).map(|i| (i * 7 % 11) as f32 / 10.0).collect();
         let (bbox, full) = ([1.3, 0.0, 22.9, 30.2], (24, 31));
-        let plane = box_mask(&mask, side, &bbox, full).unwrap().to_plane().unwrap();
+        let plane = box_mask(&mask, side, &bbox, full)
+            .unwrap()
+            .to_plane()
+            .unwrap();
         let at = |x: f32, from: f32, to: f32| (x + 0.5 - from) / (to - from) * side as f32 - 0.5;
         let value = |x: i32, y: i32| match (usize::try_from(x), usize::try_from(y)) {
             (Ok(x), Ok(y)) if x < side && y < side => mask[y * side + x],

@@ -7,7 +7,8 @@ use oarlock_graph::{
     Op, Range, calibration_values, fold_batch_norm, init_weights, parameter_count, quantize,
 };
 use oarlock_zoo::{
-    Origin, classifier, classifier_names, detector_of, segmenter_backbones, segmenter_names, segmenter_of,
+    Origin, classifier, classifier_names, detector_of, segmenter_backbones, segmenter_names,
+    segmenter_of,
 };
 use prost::Message;
 
@@ -62,12 +63,20 @@ fn every_network_is_written_quantized() {
             .filter(|n| matches!(n.op, Op::Conv2d { .. } | Op::Linear { .. }));
         for layer in layers {
             // Those who use the weight of another have a bias in steps of their own input.
-            let suffix = if layer.shares.is_some() { "bias" } else { "weight" };
+            let suffix = if layer.shares.is_some() {
+                "bias"
+            } else {
+                "weight"
+            };
             let param = format!("{}.{suffix}", layer.name);
             assert!(quantization.params.contains_key(&param), "{name}: {param}");
         }
         for output in &graph.outputs {
-            assert!(quantization.values[output.node].is_none(), "{name}: {}", output.name);
+            assert!(
+                quantization.values[output.node].is_none(),
+                "{name}: {}",
+                output.name
+            );
         }
         let options = OnnxOptions {
             image_size: Some([64, 64]),
@@ -78,7 +87,9 @@ fn every_network_is_written_quantized() {
         let mut bytes = Vec::new();
         onnx::write_quantized(&graph, &weights, &quantization, &options, &mut bytes).unwrap();
         let fp32 = onnx::export(&graph, &weights, &options).unwrap().len();
-        assert!(bytes.len() < fp32 / 3, "{name}: {} of {fp32}", bytes.len());
+        // The boxes of a detector are made in fp32, with as many nodes for a small one as for a large one.
+        let most = if detects { fp32 * 2 / 5 } else { fp32 / 3 };
+        assert!(bytes.len() < most, "{name}: {} of {fp32}", bytes.len());
         let onnx = ModelProto::decode(&bytes[..]).unwrap().graph.unwrap();
         let inputs = onnx.input.iter().map(|v| v.name.as_str());
         let mut known: HashSet<&str> = inputs
@@ -97,7 +108,11 @@ fn every_network_is_written_quantized() {
         }
         match detects {
             false => assert!(known.contains("logits")),
-            true => assert!(["boxes", "scores", "labels"].iter().all(|n| known.contains(n))),
+            true => assert!(
+                ["boxes", "scores", "labels"]
+                    .iter()
+                    .all(|n| known.contains(n))
+            ),
         }
     }
 }

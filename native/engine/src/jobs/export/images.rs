@@ -133,7 +133,9 @@ impl Images {
                 let pipeline = pixels::eval_pipeline(network.how, pictures);
                 inputs(samples, pipeline, count, network, |_| None)
             }
-            Self::Boxes(_) => Err(EngineError::internal("detectors see one picture after the other")),
+            Self::Boxes(_) => Err(EngineError::internal(
+                "detectors see one picture after the other",
+            )),
         }
     }
 

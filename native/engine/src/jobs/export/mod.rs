@@ -19,9 +19,7 @@ use std::path::{Path, PathBuf};
 
 use oarlock_files as files;
 use oarlock_graph::{Graph, Head, WeightMap, cost, fold_batch_norm};
-use oarlock_jobs::{
-    DeviceSpec, ErrorCode, ExportResult, ExportSpec, MeasureSpec, Precision,
-};
+use oarlock_jobs::{DeviceSpec, ErrorCode, ExportResult, ExportSpec, MeasureSpec, Precision};
 
 use super::model::{self, Model};
 use crate::records::Preprocessing;

@@ -11,8 +11,8 @@
 
 use oarlock_datasets::epoch_order;
 use oarlock_graph::{
-    Calibration, Graph, Head, Histogram, Op, Output, Quantization, Range, WeightMap, calibration_values,
-    quantize, weight_signal,
+    Calibration, Graph, Head, Histogram, Op, Output, Quantization, Range, WeightMap,
+    calibration_values, quantize, weight_signal,
 };
 use oarlock_jobs::{ErrorCode, QuantMethod, QuantSpec};
 use tch::Tensor;

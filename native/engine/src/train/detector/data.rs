@@ -4,8 +4,8 @@ use std::path::Path;
 
 use oarlock_datasets::coco::{self, CocoTruth, PARTS, PICTURES};
 use oarlock_datasets::{DetectSample, voc};
-pub use oarlock_metrics::Measure;
 use oarlock_jobs::{DatasetFormat, DatasetRef, ErrorCode, JobError};
+pub use oarlock_metrics::Measure;
 
 use super::super::data::{DataSplit, labels, relative, split, text};
 use crate::{EngineError, Result};
