@@ -193,9 +193,7 @@ function accuracies(
 ): Promise<Accuracies> {
   const { task } = spec;
   if (task.kind === 'classes') return ofClasses({ ...spec, task }, addon, models, onProgress);
-  return task.kind === 'pixels'
-    ? ofPixels(spec, addon, models, onProgress)
-    : ofBoxes(spec, addon, models, onProgress);
+  return task.kind === 'pixels' ? ofPixels(spec, addon, models, onProgress) : ofBoxes(spec, addon, models, onProgress);
 }
 
 /** The probe's images and the engine's scores. */
