@@ -28,12 +28,10 @@ fn every_network_is_written_quantized() {
     });
     let detectors = [
         ("YOLOv3", "MobileNetV1"),
-        ("YOLOv3", "MobileNetV3"),
         ("PPYOLO", "ResNet18_vd"),
         ("PPYOLOTiny", "MobileNetV3"),
         ("PicoDet", "ESNet_s"),
         ("PicoDet", "LCNet"),
-        ("FasterRCNN", "ResNet18"),
         ("MaskRCNN", "ResNet18"),
     ];
     let detectors = detectors.map(|(n, backbone)| {
