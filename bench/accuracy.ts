@@ -60,8 +60,8 @@ async function digits(server: Server, pid: string, model: string, precision: str
 /** Mean IoU of segmenters on scenes composed onto photographs that are in none of the training pictures. */
 async function scenes(base: string): Promise<void> {
   const side = 192;
-  const train = Number(process.env.BENCH_PICTURES ?? 600);
-  const epochs = Number(process.env.BENCH_EPOCHS ?? 10);
+  const train = Number(process.env.BENCH_PICTURES ?? 400);
+  const epochs = Number(process.env.BENCH_EPOCHS ?? 6);
   const set = { side, train, heldOut: Math.ceil(train / 5), photographs: photographs() };
   const folder = composed(set, join(base, 'scenes'));
   const server = await startOurs(join(base, 'scenes-ws'), folder, 18_083);
