@@ -6,11 +6,12 @@ mod choose;
 mod device;
 #[cfg(test)]
 mod device_tests;
-mod paste;
 pub(crate) mod pico;
 pub(crate) mod proposals;
 pub(crate) mod two_stage;
 mod yolo;
+
+pub(crate) use two_stage::to_the_end;
 
 use oarlock_graph::Head;
 use oarlock_imaging::Rle;

@@ -1,12 +1,11 @@
 //! From proposals to detections: Faster R-CNN (Ren et al. 2015) and Mask R-CNN (He et al. 2017).
 
 use oarlock_graph::{Suppression, TwoStageHead};
-use oarlock_imaging::{Selection, multiclass_nms};
+use oarlock_imaging::{Selection, box_mask, multiclass_nms};
 use oarlock_jobs::ErrorCode;
 use tch::{Device, Kind, Tensor};
 
 use super::boxes::{Edges, clipped, decode, sides};
-use super::paste::paste;
 use super::proposals::{Rpn, non_finite, regions};
 use super::{Detected, Frame};
 use crate::exec::{Network, Pass};
@@ -80,6 +79,50 @@ pub(super) fn detect(
         results.push(result);
     }
     Ok(results)
+}
+
+/// Regions of each image and stage that [`to_the_end`] pools at most.
+const CALIBRATION_REGIONS: usize = 100;
+
+/// A pass of all stages for its values, whatever is found: the regions of boxes are the surest proposals, those of
+/// masks the boxes found there, else the proposals again.
+///
+/// # Errors
+/// As [`super::detect`].
+pub(crate) fn to_the_end<'n>(
+    network: &'n Network,
+    head: &TwoStageHead,
+    input: &Tensor,
+    frames: &[Frame],
+) -> Result<Pass<'n>> {
+    let _guard = tch::no_grad_guard();
+    let device = network.placement().device;
+    let mut pass = network.begin(input, false)?;
+    let shown: Vec<(usize, usize)> = frames.iter().map(|f| f.shown).collect();
+    let mut proposals = rpn(&pass, head)?.propose(&head.test, &shown, true)?;
+    proposals
+        .iter_mut()
+        .for_each(|image| image.truncate(CALIBRATION_REGIONS));
+    let all = regions(proposals.iter().map(Vec::as_slice), device)?;
+    pass.give("rois", &all)?;
+    if head.mask_size.is_none() {
+        return Ok(pass);
+    }
+    let scores = host(&pass.output("box_score")?.f_softmax(-1, Kind::Float)?)?;
+    let deltas = host(&pass.output("box_delta")?)?;
+    let found = choose(head, &proposals, &shown, &scores, &deltas)?;
+    let boxes: Vec<Vec<Edges>> = found
+        .iter()
+        .map(|image| image.iter().map(|f| f.bbox).collect())
+        .collect();
+    match boxes.iter().all(Vec::is_empty) {
+        true => pass.give("mask_rois", &all)?,
+        false => pass.give(
+            "mask_rois",
+            &regions(boxes.iter().map(Vec::as_slice), device)?,
+        )?,
+    }
+    Ok(pass)
 }
 
 /// fp32 values in host memory.
@@ -245,7 +288,10 @@ pub(crate) fn in_picture(
         return Ok(None);
     }
     let mask = match mask {
-        Some((mask, side)) => Some(paste(mask, side, &bbox, frame.full)?),
+        Some((mask, side)) => {
+            let pixels = box_mask(mask, side, &bbox, frame.full);
+            Some(pixels.map_err(|e| EngineError::new(ErrorCode::InvalidData, e.to_string()))?)
+        }
         None => None,
     };
     Ok(Some(Detected {
