@@ -3,6 +3,9 @@
 pub(crate) mod anchors;
 pub(crate) mod boxes;
 mod choose;
+mod device;
+#[cfg(test)]
+mod device_tests;
 pub(crate) mod pico;
 pub(crate) mod proposals;
 pub(crate) mod two_stage;
@@ -81,10 +84,10 @@ pub fn detect_in(
         Head::Pico(head) => pico::candidates(head, &outputs, frames)?,
         Head::TwoStage(_) => return Err(EngineError::internal("not a one-stage detector")),
     };
-    let chosen = candidates
+    candidates
         .iter()
-        .map(|image| image.choose(head.classes(), head.suppression()));
-    Ok(chosen.collect())
+        .map(|image| image.choose(head.suppression()))
+        .collect()
 }
 
 /// The outputs as fp32.

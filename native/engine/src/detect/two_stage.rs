@@ -55,8 +55,12 @@ pub(super) fn detect(
         &regions(proposals.iter().map(Vec::as_slice), device)?,
     )?;
     let scores = pass.output("box_score")?.f_softmax(-1, Kind::Float)?;
-    let (scores, deltas) = (host(&scores)?, host(&pass.output("box_delta")?)?);
-    let found = choose(head, &proposals, &shown, &scores, &deltas)?;
+    let deltas = pass.output("box_delta")?;
+    let found = if super::device::chooses(device) {
+        choose_there(head, &proposals, &shown, &scores, &deltas)?
+    } else {
+        choose(head, &proposals, &shown, &host(&scores)?, &host(&deltas)?)?
+    };
     let masks = match head.mask_size {
         Some(side) => Some((side, masks(&mut pass, side, &found, device)?)),
         None => None,
@@ -188,6 +192,44 @@ pub(crate) fn choose(
         found.sort_by(|a, b| b.score.total_cmp(&a.score));
         found.truncate(detections);
         result.push(found);
+    }
+    Ok(result)
+}
+
+/// [`choose`] where the values are: only what is chosen leaves the device.
+pub(super) fn choose_there(
+    head: &TwoStageHead,
+    proposals: &[Vec<Edges>],
+    shown: &[(usize, usize)],
+    scores: &Tensor,
+    deltas: &Tensor,
+) -> Result<Vec<Vec<Found>>> {
+    let deltas = deltas.f_to_kind(Kind::Float)?;
+    for values in [scores, &deltas] {
+        if values.f_isnan()?.f_any()?.f_int64_value(&[])? != 0 {
+            return Err(non_finite());
+        }
+    }
+    let classes = head.classes as i64;
+    let rois = regions(proposals.iter().map(Vec::as_slice), scores.device())?;
+    let (mut first, mut result) = (0, Vec::with_capacity(proposals.len()));
+    for (regions, shown) in proposals.iter().zip(shown) {
+        let count = regions.len() as i64;
+        let rows = |t: &Tensor| t.f_narrow(0, first, count);
+        let base = rows(&rois)?.f_narrow(1, 1, 4)?.f_unsqueeze(0)?;
+        let deltas = rows(&deltas)?.f_reshape([count, classes, 4])?;
+        let deltas = deltas.f_transpose(0, 1)?;
+        let within = super::device::sizes(&[*shown], scores.device())?;
+        let boxes = super::device::decode(&base, &deltas, &head.delta_weights, &within)?;
+        let chances = rows(scores)?.f_narrow(1, 0, classes)?.f_tr()?;
+        let chosen = super::device::choose(&boxes, &chances, &head.suppression)?;
+        let found = chosen.into_iter().map(|d| Found {
+            class: d.class,
+            score: d.score,
+            bbox: d.bbox,
+        });
+        result.push(found.collect());
+        first += count;
     }
     Ok(result)
 }

@@ -126,18 +126,6 @@ impl Network {
         Self::with_fusion(folded, &folded_weights, placement, fusion)
     }
 
-    /// The inference network of this one's current weights, on the same device, in the number format `compute`.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn inference_copy(&self, compute: Kind) -> Result<Self> {
-        let placement = Placement {
-            compute,
-            ..self.placement
-        };
-        Self::for_inference(&self.graph, &self.to_weights()?, placement)
-    }
-
     /// The network's description.
     pub fn graph(&self) -> &Graph {
         &self.graph

@@ -91,6 +91,14 @@ impl Plan {
         })
     }
 
+    /// Decay of the average of the weights; 0 = none.
+    pub fn ema_decay(&self) -> f64 {
+        match &self.params {
+            TrainParams::Detection(p) | TrainParams::InstanceSegmentation(p) => p.ema_decay,
+            TrainParams::Classification(_) | TrainParams::Segmentation(_) => 0.0,
+        }
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.family.labels().len()
