@@ -48,7 +48,7 @@ describe('detection of composed scenes, learned', { concurrency: false }, () => 
     t.diagnostic(`mAP50 ${eval_metric.bbox_map} %`);
     assert.ok(eval_metric.bbox_map >= 50, `mAP50 ${eval_metric.bbox_map} %`);
 
-    const save_dir = join(server.folder, 'int8');
+    const save_dir = join(server.workspace, 'projects', pid, tid, 'int8');
     await server.ok('POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: true, quant_images: 48 });
     const exported = await server.until(180, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
     assert.equal(exported.export_status, 7, JSON.stringify(exported));
