@@ -1,13 +1,18 @@
-/** `npm run bench -- det`: evaluation of detections against pycocotools, suppression of boxes against torchvision. */
+/**
+ * `npm run bench -- det`: evaluation of detections against pycocotools, suppression of boxes against torchvision,
+ * training steps against PyTorch and PaddleX.
+ */
 import { join } from 'node:path';
-import { Checked, median, raceChecked, ratio } from './lib/contender.js';
+import { BestOf, Checked, median, ProcessContender, race, raceChecked, ratio } from './lib/contender.js';
 import { detectionResults } from './lib/detections.js';
-import { type Peer, peer, root } from './lib/peers.js';
+import { compare, comparePeaks, EngineContender, threads } from './lib/engine.js';
+import { type Peer, packages, peer, root } from './lib/peers.js';
 import { add, finish } from './lib/report.js';
 
 const binary = join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'release/examples/detection_rate');
 const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
-const threads = Number(process.env.BENCH_THREADS ?? 2);
+/** Of COCO, whose number the engine's timings have too. */
+const classes = 80;
 
 type Task = 'coco' | 'nms';
 
@@ -65,10 +70,65 @@ async function suppression(folder: string, boxes: number): Promise<void> {
   });
 }
 
+interface Detector {
+  model: string;
+  batch: number;
+  size: number;
+  /** Least ratio to tuned PyTorch. */
+  tuned?: number;
+}
+
+/** A step takes seconds, so a turn is one; batch norms are trained, as without start weights. */
+async function train({ tuned, ...net }: Detector): Promise<void> {
+  const what = `train ${net.model} ${net.size} batch ${net.batch}`;
+  const ours = (precision: 'bf16' | 'fp32'): EngineContender =>
+    new EngineContender(precision, { command: 'bench-step', ...net, precision, steps: 1, warmup: 1 });
+  const { macs, parameters } = await ours('bf16').turn();
+  const same = ['--model', net.model, '--parameters', parameters, '--macs', macs, '--classes', classes];
+  const at = ['--batch', net.batch, '--size', net.size, '--threads', threads];
+  const torch = (variant: 'tuned' | 'default'): ProcessContender => {
+    const args = ['bench/peers/det_peer.py', '--task', 'train', '--variant', variant, ...same, ...at].map(String);
+    return new ProcessContender(`PyTorch ${variant}`, peer('torch'), args, 1);
+  };
+  const result = await race([ours('bf16'), ours('fp32'), torch('tuned'), torch('default')], rounds);
+  compare(`${what}, bf16`, result, 'bf16', 'PyTorch tuned', tuned, 2);
+  compare(`${what}, bf16`, result, 'bf16', 'PyTorch default', 1.8, 2);
+  compare(`${what}, fp32`, result, 'fp32', 'PyTorch default', 1.1, 2);
+  comparePeaks(`${what}, peak memory, bf16`, result, 'bf16', 'PyTorch tuned');
+  comparePeaks(`${what}, peak memory, fp32`, result, 'fp32', 'PyTorch default');
+}
+
+/** PaddleX's own loop: seconds an image, so that two rounds must do. */
+async function againstPaddlex(): Promise<void> {
+  const net = { model: 'YOLOv3:MobileNetV1', batch: 4, size: 416 };
+  const what = `train ${net.model} ${net.size} batch ${net.batch}`;
+  const ours = (precision: 'bf16' | 'fp32'): EngineContender =>
+    new EngineContender(precision, { command: 'bench-step', ...net, precision, steps: 3, warmup: 2 });
+  const { parameters } = await ours('bf16').turn();
+  const options = { paddlex: packages('paddlex'), parameters, batch: net.batch, size: net.size, classes, threads };
+  const args = Object.entries(options).flatMap(([key, value]) => [`--${key}`, `${value}`]);
+  const paddle = (onednn: number): ProcessContender =>
+    new ProcessContender(
+      `PaddleX oneDNN=${onednn}`,
+      peer('paddle'),
+      ['bench/peers/paddlex_peer.py', ...args, '--onednn', `${onednn}`],
+      1,
+    );
+  const contenders = [ours('bf16'), ours('fp32'), new BestOf('PaddleX', [paddle(0), paddle(1)])];
+  const result = await race(contenders, Math.min(rounds, 2));
+  compare(`${what}, bf16`, result, 'bf16', 'PaddleX', 8, 2);
+  compare(`${what}, fp32`, result, 'fp32', 'PaddleX', undefined, 2);
+  comparePeaks(`${what}, peak memory, bf16`, result, 'bf16', 'PaddleX');
+}
+
 export async function detection(): Promise<void> {
   const [images, found, boxes] = [5000, 100, 10_000];
   const folder = detectionResults(images, found, boxes);
   await suppression(folder, boxes);
   await evaluation(folder, images, found);
+  await train({ model: 'YOLOv3:DarkNet53', batch: 4, size: 608, tuned: 1.15 });
+  await train({ model: 'FasterRCNN:ResNet50', batch: 2, size: 800 });
+  await train({ model: 'MaskRCNN:ResNet50', batch: 2, size: 800 });
+  await againstPaddlex();
   finish('det');
 }

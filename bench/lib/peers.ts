@@ -31,6 +31,16 @@ export function peer(name: Peer): string {
   return python;
 }
 
+/** Folder of an installed peer's packages, for a peer that needs those of another. */
+export function packages(name: Peer): string {
+  const python = peer(name);
+  const done = spawnSync(python, ['-c', 'import sysconfig; print(sysconfig.get_paths()["purelib"])'], {
+    encoding: 'utf8',
+  });
+  if (done.status !== 0) throw new Error(`${python} does not say where its packages are`);
+  return done.stdout.trim();
+}
+
 /** Python's torch loads its CUDA libraries even on CPU-only machines. */
 function cudaPackages(): string[] {
   const pinned = JSON.parse(readFileSync(join(root, 'scripts/libtorch.json'), 'utf8')) as Record<

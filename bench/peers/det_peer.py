@@ -1,6 +1,9 @@
-"""Peer of detection: COCO evaluation by pycocotools, or non-maximum suppression by torchvision.
+"""Peer of detection: COCO evaluation by pycocotools, non-maximum suppression by torchvision, or training steps in
+PyTorch eager.
 
-The folder is described in native/metrics/examples/detection_rate.rs. Reading it is not timed.
+The folder of the first two is described in native/metrics/examples/detection_rate.rs. Reading it is not timed.
+`--parameters` and `--macs` of training are those of our network for one image and one region: another network would be
+no peer.
 """
 
 import argparse
@@ -12,8 +15,16 @@ import numpy as np
 from turns import take_turns
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--task", choices=["coco", "nms"], required=True)
-parser.add_argument("--folder", required=True)
+parser.add_argument("--task", choices=["coco", "nms", "train"], required=True)
+parser.add_argument("--folder")
+parser.add_argument("--model", default="YOLOv3:DarkNet53")
+parser.add_argument("--parameters", type=int)
+parser.add_argument("--macs", type=int)
+parser.add_argument("--batch", type=int, default=4)
+parser.add_argument("--size", type=int, default=608)
+parser.add_argument("--classes", type=int, default=80)
+parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--variant", choices=["default", "tuned"], default="default", help="default: fp32 contiguous; tuned: channels-last, bf16 autocast")
 args = parser.parse_args()
 
 table = lambda name: np.loadtxt(os.path.join(args.folder, name))
@@ -59,4 +70,48 @@ def nms():
     return lambda _: len(torchvision.ops.nms(boxes, scores, 0.7)), len(boxes)
 
 
-take_turns(*{"coco": coco, "nms": nms}[args.task]())
+def check():
+    """Ends the peer if its network is another one."""
+    import torch
+    from det_networks import detector
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        net = detector(args.model, args.classes).eval()
+        parameters = sum(p.numel() for p in net.parameters()) - net.more_parameters
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net.once(torch.empty(1, 3, args.size, args.size))
+    macs = counter.get_total_flops() // 2 - net.more_macs
+    if (parameters, macs) != (args.parameters, args.macs):
+        raise SystemExit(f"{args.model}: {parameters} parameters and {macs} multiply-adds, ours {args.parameters} and {args.macs}")
+
+
+def train():
+    import torch
+    from det_networks import detector
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    check()
+    tuned = args.variant == "tuned"
+    net = detector(args.model, args.classes).train()
+    images = torch.randn(args.batch, 3, args.size, args.size)
+    targets = net.targets(args.batch, args.size, args.classes)
+    if tuned:
+        net, images = net.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
+
+    def step(_):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=tuned):
+            loss = net(images, targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if not loss.isfinite():
+            raise SystemExit(f"the loss is {loss.item()}")
+
+    step(0)
+    return step, args.batch, torch.__version__
+
+
+take_turns(*{"coco": coco, "nms": nms, "train": train}[args.task]())

@@ -3,21 +3,25 @@
 use std::path::Path;
 use std::time::Instant;
 
-use oarlock_graph::NodeCost;
 use oarlock_graph::onnx::OnnxOptions;
+use oarlock_graph::{Graph, NodeCost};
 use oarlock_jobs::{DeviceSpec, ErrorCode, LossKind, LossTerm, Precision};
+use oarlock_zoo::{Origin, ZooError};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+use crate::detect::{Frame, detect};
 use crate::exec::Network;
 use crate::runtime::heartbeat::process_time;
 use crate::runtime::{self, Placement, memory};
 use crate::train::checkpoint;
 use crate::train::learner::Learner;
 use crate::train::losses::{self, PixelLoss};
+use crate::train::objective::objective;
 use crate::train::optimizer::{Optimizer, Rule};
 use crate::{EngineError, Result, ffi};
 
+mod detectors;
 mod kernels;
 
 pub use kernels::kernels;
@@ -25,7 +29,7 @@ pub use kernels::kernels;
 /// What to time.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
-    /// Name in the zoo; of a segmenter maybe with its backbone, `DeepLabV3P:ResNet50_vd`.
+    /// Name in the zoo; of a segmenter or detector, maybe with its backbone, `DeepLabV3P:ResNet50_vd`.
     pub model: String,
     /// Checkpoint folder whose network is taken instead.
     pub checkpoint: Option<String>,
@@ -48,25 +52,36 @@ pub struct BenchOptions {
 const CLASSES: usize = 1000;
 /// Of segmenters, as Cityscapes has.
 const PIXEL_CLASSES: usize = 19;
+/// Of detectors, as COCO has.
+const BOX_CLASSES: usize = 80;
+/// Of detectors' steps: without start weights larger ones would soon be no numbers.
+const BOX_RATE: f64 = 1e-5;
 
-/// Name and backbone, if the model is a segmenter.
-fn segmenter(model: &str) -> Option<(&str, Option<&str>)> {
-    let (name, backbone) = match model.split_once(':') {
+/// Name and backbone.
+fn named(model: &str) -> (&str, Option<&str>) {
+    match model.split_once(':') {
         Some((name, backbone)) => (name, Some(backbone)),
         None => (model, None),
-    };
-    oarlock_zoo::canonical_segmenter(name)?;
-    Some((name, backbone))
+    }
 }
 
-fn setup(
-    options: &BenchOptions,
-) -> Result<(
-    oarlock_graph::Graph,
-    oarlock_graph::WeightMap,
-    Placement,
-    Tensor,
-)> {
+fn is_segmenter(model: &str) -> bool {
+    oarlock_zoo::canonical_segmenter(named(model).0).is_some()
+}
+
+fn network(model: &str) -> std::result::Result<Graph, ZooError> {
+    let (name, backbone) = named(model);
+    if is_segmenter(model) {
+        return oarlock_zoo::segmenter(name, backbone, PIXEL_CLASSES, 3);
+    }
+    if oarlock_zoo::canonical_detector(name).is_some() {
+        let built = oarlock_zoo::detector_of(name, backbone, true, BOX_CLASSES, Origin::Torch);
+        return built.map(|(graph, _)| graph);
+    }
+    oarlock_zoo::classifier(model, CLASSES)
+}
+
+fn setup(options: &BenchOptions) -> Result<(Graph, oarlock_graph::WeightMap, Placement, Tensor)> {
     let spec = DeviceSpec {
         cuda: options.cuda.into_iter().collect(),
         threads: options.threads,
@@ -76,16 +91,14 @@ fn setup(
     let (graph, weights) = match &options.checkpoint {
         Some(dir) => checkpoint::load_model(Path::new(dir))?,
         None => {
-            let graph = match segmenter(&options.model) {
-                Some((name, backbone)) => oarlock_zoo::segmenter(name, backbone, PIXEL_CLASSES, 3),
-                None => oarlock_zoo::classifier(&options.model, CLASSES),
-            }
-            .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
+            let graph = network(&options.model)
+                .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))?;
             let weights = oarlock_graph::init_weights(&graph, 1);
             (graph, weights)
         }
     };
     let (n, s) = (i64::from(options.batch), i64::from(options.size));
+    tch::manual_seed(1);
     let images = Tensor::f_randn([n, 3, s, s], (Kind::Float, placement.device))?
         .f_to_kind(placement.compute)?;
     Ok((graph, weights, placement, ffi::to_channels_last(&images)?))
@@ -142,7 +155,7 @@ fn time(
     }))
 }
 
-fn cost(options: &BenchOptions, graph: &oarlock_graph::Graph) -> Result<NodeCost> {
+fn cost(options: &BenchOptions, graph: &Graph) -> Result<NodeCost> {
     let cost = oarlock_graph::cost(graph, [options.size as usize; 2]);
     Ok(cost
         .map_err(|e| EngineError::internal(e.to_string()))?
@@ -156,9 +169,14 @@ fn cost(options: &BenchOptions, graph: &oarlock_graph::Graph) -> Result<NodeCost
 pub fn step(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
     let cost = cost(options, &graph)?;
-    let mut network = Network::new(graph, &weights, placement)?;
+    let mut network = Network::new(graph.clone(), &weights, placement)?;
     let (n, s) = (i64::from(options.batch), i64::from(options.size));
-    let pixels = segmenter(&options.model).is_some() && options.checkpoint.is_none();
+    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &mut network)?;
+    let mut learner = Learner { network, optimizer };
+    if graph.head.is_some() {
+        return detector_step(options, &mut learner, &images, cost);
+    }
+    let pixels = is_segmenter(&options.model) && options.checkpoint.is_none();
     let kind = (Kind::Int64, placement.device);
     let labels = match pixels {
         true => Tensor::f_randint(PIXEL_CLASSES as i64, [n, s, s], kind)?,
@@ -169,8 +187,6 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
         weight: 1.0,
     }];
     let pixel_loss = PixelLoss::new(&terms, &[], PIXEL_CLASSES)?;
-    let optimizer = Optimizer::new(Rule::Sgd, 1e-4, &mut network)?;
-    let mut learner = Learner { network, optimizer };
     let targets = [labels];
     let loss = |network: &Network, outputs: &[Tensor]| match pixels {
         true => pixel_loss.of_outputs(outputs, &network.graph().loss_weights(), &targets[0]),
@@ -183,7 +199,31 @@ pub fn step(options: &BenchOptions) -> Result<Value> {
     })
 }
 
-/// Times inference with batch norm folded.
+/// Steps with the training's own targets and losses, on objects that are always the same.
+fn detector_step(
+    options: &BenchOptions,
+    learner: &mut Learner,
+    images: &Tensor,
+    cost: NodeCost,
+) -> Result<Value> {
+    let placement = learner.network.placement();
+    let graph = learner.network.graph();
+    let Some(head) = &graph.head else {
+        return Err(EngineError::internal("the network is no detector"));
+    };
+    let model = graph.name.split('_').next().unwrap_or_default();
+    let objective = objective(model, head)?;
+    let (count, size) = (options.batch as usize, options.size as usize);
+    let objects = detectors::objects(count, size, head.classes());
+    let mut seed = 0;
+    time(options, placement, cost, || {
+        seed += 1;
+        let forward = |network: &Network| objective.learn(network, images, &objects, seed);
+        Ok(learner.step_with(&forward, BOX_RATE, seed)?.loss)
+    })
+}
+
+/// Times inference with batch norm folded; of detectors up to the final boxes and masks.
 ///
 /// # Errors
 /// As [`step`].
@@ -191,7 +231,20 @@ pub fn infer(options: &BenchOptions) -> Result<Value> {
     let (graph, weights, placement, images) = setup(options)?;
     let network = Network::for_inference(&graph, &weights, placement)?;
     let cost = cost(options, &graph)?;
-    time(options, placement, cost, || network.forward(&images, false))
+    let size = (options.size as usize, options.size as usize);
+    let frame = Frame {
+        full: size,
+        shown: size,
+    };
+    let frames = vec![frame; options.batch as usize];
+    time(options, placement, cost, || {
+        if graph.head.is_none() {
+            return network.forward(&images, false);
+        }
+        let found = detect(&network, &images, &frames)?;
+        let counts: Vec<i64> = found.iter().map(|image| image.len() as i64).collect();
+        Ok(Tensor::f_from_slice(&counts)?)
+    })
 }
 
 /// Writes the network of [`infer`] as ONNX, batch norm folded, for other runtimes to be timed on it.

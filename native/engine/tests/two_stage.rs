@@ -136,7 +136,7 @@ fn losses_fall_and_things_are_found_with_their_masks() {
         }
     }
 
-    let network = learner.network.inference_copy(Kind::Float).unwrap();
+    let network = learner.inference_copy(Kind::Float).unwrap();
     let frame = Frame {
         full: (2 * SIDE, 2 * SIDE),
         shown: (SIDE, SIDE),

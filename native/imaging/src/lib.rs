@@ -6,6 +6,7 @@
 
 mod bilinear;
 mod blur;
+mod box_mask;
 mod colour;
 mod convert;
 mod decode;
@@ -45,6 +46,7 @@ pub mod transform;
 mod view;
 mod warp;
 
+pub use box_mask::box_mask;
 pub use colour::{brightness, contrast, hue, saturation};
 pub use decode::{
     DecodePlan, Limits, Rect, decode, decode_file, decode_raster, decode_region, plan, read_file,

@@ -28,8 +28,6 @@ export function planDetection(
   const { cuda, batch } = devicesAndBatch(p, site, notes);
   if (p.class_balance === true) notes.push('class_balance balances classes of whole pictures; it is not used here.');
   for (const name of ['vertical_flip', 'rotate']) if (p[name] === true) notes.push(`${name} is not used in detection.`);
-  if ((p.ema_decay as number) > 0)
-    notes.push('ema_decay is not used yet: the weights themselves are evaluated and saved.');
   const backbone = chooseBackbone(info, p.backbone as string | undefined).backbone ?? null;
   return {
     params: {

@@ -2,7 +2,7 @@
 //!
 //! | command | does |
 //! |---|---|
-//! | `bench-step` | times training steps on random images: `--model --batch --size --precision --steps --warmup --threads --device` |
+//! | `bench-step` | times training steps on random images, of detectors with objects: `--model --batch --size --precision --steps --warmup --threads --device` |
 //! | `bench-infer` | times inference, batch norm folded: the same options, and `--checkpoint FOLDER` for its network |
 //! | `bench-onnx` | writes the network of `bench-infer` as ONNX: `--model --size --out FILE` |
 //! | `bench-kernels` | times the own CPU kernels beside libtorch's operators and the machine's limits: `--batch --threads --rounds` |

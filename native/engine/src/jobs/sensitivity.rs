@@ -98,7 +98,7 @@ impl Job<'_> {
             }
             other => other?,
         };
-        for skipped in evaluation.skipped() {
+        for skipped in evaluation.set().skipped() {
             let message = format!("{skipped} was left out");
             self.context.warn(&message);
             self.log.warning(&message)?;

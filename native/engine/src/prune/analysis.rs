@@ -83,7 +83,7 @@ pub fn analyse(
     // Also packs the weights, which the pruned networks share.
     let base = analysis.base()?;
     if table.sensitivities.is_empty() {
-        (table.base, table.images) = (base, analysis.evaluation.images());
+        (table.base, table.images) = (base, analysis.evaluation.set().count());
     }
     let all = &subject.groups.groups;
     let open: Vec<_> = all
@@ -96,7 +96,7 @@ pub fn analyse(
         &subject.graph,
         &open,
         analysis.evaluation.image_size(),
-        budget / analysis.evaluation.images().max(1) as u64,
+        budget / analysis.evaluation.set().count().max(1) as u64,
         runs as u32,
     )
     .map_err(unusable)?;
@@ -171,7 +171,7 @@ impl Analysis<'_> {
         let (subject, watcher, held) = (self.subject, &*self.watcher, &mut self.held);
         let needs_image = needs_image(&subject.graph, &held.nodes, nodes);
         let known = held.nodes.clone();
-        self.evaluation.visit(&mut |batch| {
+        self.evaluation.set().visit(&mut |batch| {
             watcher.tick()?;
             let image = needs_image.then(|| (batch.input)()).transpose()?;
             let values = held.of(batch, &known)?;

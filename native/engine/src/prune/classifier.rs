@@ -6,7 +6,7 @@ use oarlock_datasets::{ClassifyPipeline, Sample};
 use oarlock_jobs::ErrorCode;
 use tch::{Kind, Tensor};
 
-use super::evaluation::{Batch, Evaluation, Outputs};
+use super::evaluation::{Evaluation, Images, Outputs};
 use super::images::{ImageSet, Opening};
 use crate::exec::download;
 use crate::records::Resize;
@@ -54,16 +54,8 @@ impl Evaluation for ClassifierSet {
         [self.side; 2]
     }
 
-    fn images(&self) -> usize {
-        self.set.images
-    }
-
-    fn skipped(&self) -> &[String] {
-        &self.set.skipped
-    }
-
-    fn visit(&mut self, visit: &mut dyn FnMut(&Batch) -> Result<()>) -> Result<()> {
-        self.set.each(&mut |batch, _, _| visit(batch))
+    fn set(&self) -> &dyn Images {
+        &self.set
     }
 
     fn measure(&mut self, outputs: &mut Outputs) -> Result<f64> {

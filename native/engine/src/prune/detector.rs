@@ -1,18 +1,16 @@
 //! One-stage detection: average precision of boxes on the validation set, as validation computes it.
 
-use std::sync::Arc;
-
-use oarlock_datasets::{DetectPipeline, DetectSample, DetectTarget};
+use oarlock_datasets::{DetectPipeline, DetectTarget};
 use oarlock_graph::Head;
 use oarlock_jobs::ErrorCode;
 
-use super::evaluation::{Batch, Evaluation, Outputs};
+use super::evaluation::{Evaluation, Images, Outputs};
 use super::images::{ImageSet, Opening};
 use crate::detect::{Frame, detect_in};
 use crate::records::BoxDetails;
 use crate::train::detector::data::{BoxData, Measure};
 use crate::train::detector::params::eval_pipeline;
-use crate::train::detector::score::{average_precision, frame, leave_out, record};
+use crate::train::detector::score::{average_precision, frame, record};
 use crate::{EngineError, Result};
 
 /// Name of the metric.
@@ -28,8 +26,9 @@ pub struct DetectorSet {
     set: ImageSet<DetectPipeline>,
     head: Head,
     size: [usize; 2],
-    samples: Arc<Vec<DetectSample>>,
-    data: BoxData,
+    /// What is in the pictures, and what was found in the last pass.
+    details: BoxDetails,
+    measure: Measure,
 }
 
 impl DetectorSet {
@@ -40,13 +39,12 @@ impl DetectorSet {
     pub fn open(data: BoxData, head: Option<&Head>, opening: &Opening) -> Result<Self> {
         let head = one_stage(head)?.clone();
         let pipeline = eval_pipeline(opening.preprocessing)?;
-        let samples = data.split.val.clone();
         Ok(Self {
-            set: ImageSet::open(samples.clone(), pipeline, opening, |_| 0)?,
+            set: ImageSet::open(data.split.val, pipeline, opening, |_| 0)?,
             head,
             size: opening.preprocessing.size().map(|s| s as usize),
-            samples,
-            data,
+            details: BoxDetails::new(data.truth, false),
+            measure: data.measure,
         })
     }
 }
@@ -71,21 +69,14 @@ impl Evaluation for DetectorSet {
         self.size
     }
 
-    fn images(&self) -> usize {
-        self.set.images
-    }
-
-    fn skipped(&self) -> &[String] {
-        &self.set.skipped
-    }
-
-    fn visit(&mut self, visit: &mut dyn FnMut(&Batch) -> Result<()>) -> Result<()> {
-        self.set.each(&mut |batch, _, _| visit(batch))
+    fn set(&self) -> &dyn Images {
+        &self.set
     }
 
     fn measure(&mut self, outputs: &mut Outputs) -> Result<f64> {
-        let mut details = BoxDetails::new(self.data.truth.clone(), false);
-        let mut read = vec![false; self.samples.len()];
+        let details = &mut self.details;
+        details.bbox.clear();
+        let mut read = vec![false; details.gt.images.len()];
         let input = (self.size[0], self.size[1]);
         self.set
             .each(&mut |batch, targets: &[DetectTarget], places| {
@@ -98,14 +89,16 @@ impl Evaluation for DetectorSet {
                     other => other?,
                 };
                 for ((found, target), &place) in found.iter().zip(targets).zip(places) {
-                    record(&mut details, place, found, target)?;
+                    record(details, place, found, target)?;
                     read[place] = true;
                 }
                 Ok(())
             })?;
-        leave_out(&mut details.gt, &read);
-        let classes = self.data.split.labels.len();
-        let metrics = average_precision(&details.images()?, classes, self.data.measure, false)?;
+        let mut images = details.images()?;
+        let mut read = read.into_iter();
+        images.retain(|_| read.next() == Some(true));
+        let classes = details.gt.categories.len();
+        let metrics = average_precision(&images, classes, self.measure, false)?;
         Ok(metrics.values().next().copied().flatten().unwrap_or(0.0))
     }
 }

@@ -17,13 +17,10 @@ pub struct Batch<'a> {
 /// What is done with a batch of a measured pass: the network's outputs for it.
 pub type Outputs<'a> = dyn FnMut(&Batch) -> Result<Vec<Tensor>> + 'a;
 
-/// Images with their truth and the metric over them.
-pub trait Evaluation {
-    /// Height and width of the network's input.
-    fn image_size(&self) -> [usize; 2];
-
-    /// How many images there are.
-    fn images(&self) -> usize;
+/// Images, in the same order in every pass.
+pub trait Images {
+    /// How many there are.
+    fn count(&self) -> usize;
 
     /// Files that could not be read, with the reason.
     fn skipped(&self) -> &[String];
@@ -32,7 +29,16 @@ pub trait Evaluation {
     ///
     /// # Errors
     /// Unreadable data, and what `visit` says.
-    fn visit(&mut self, visit: &mut dyn FnMut(&Batch) -> Result<()>) -> Result<()>;
+    fn visit(&self, visit: &mut dyn FnMut(&Batch) -> Result<()>) -> Result<()>;
+}
+
+/// Images with their truth and the metric over them.
+pub trait Evaluation {
+    /// Height and width of the network's input.
+    fn image_size(&self) -> [usize; 2];
+
+    /// The images.
+    fn set(&self) -> &dyn Images;
 
     /// Goes through all batches and compares what `outputs` (in the graph's order) says with the truth. The metric is at
     /// least 0 and the greater the better; outputs that are no numbers are wrong ones.

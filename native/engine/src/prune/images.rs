@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oarlock_datasets::{self as datasets, BatchKey, ImageCache, Loader, LoaderConfig, Pipeline};
 use oarlock_jobs::{ErrorCode, JobError};
 
-use super::evaluation::Batch;
+use super::evaluation::{Batch, Images};
 use crate::exec::network_input;
 use crate::records::Preprocessing;
 use crate::runtime::{Placement, memory};
@@ -55,11 +55,11 @@ pub(super) struct ImageSet<P: Pipeline> {
     config: LoaderConfig<P>,
     stored: Option<Vec<Loaded<P>>>,
     /// How many can be read.
-    pub images: usize,
+    images: usize,
     preprocessing: Preprocessing,
     placement: Placement,
     /// Files that could not be read, with the reason.
-    pub skipped: Vec<String>,
+    skipped: Vec<String>,
 }
 
 impl<P: Pipeline> ImageSet<P> {
@@ -176,5 +176,19 @@ impl<P: Pipeline> ImageSet<P> {
             Some(stored) => stored.iter().try_for_each(one),
             None => self.load(&mut |batch| one(&batch).map(|()| Some(batch))),
         }
+    }
+}
+
+impl<P: Pipeline> Images for ImageSet<P> {
+    fn count(&self) -> usize {
+        self.images
+    }
+
+    fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(&Batch) -> Result<()>) -> Result<()> {
+        self.each(&mut |batch, _, _| visit(batch))
     }
 }

@@ -6,7 +6,7 @@ use oarlock_datasets::{PixelPipeline, SegmentSample, SegmentTarget};
 use oarlock_jobs::ErrorCode;
 use oarlock_metrics::{PixelCounter, overlap};
 
-use super::evaluation::{Batch, Evaluation, Outputs};
+use super::evaluation::{Evaluation, Images, Outputs};
 use super::images::{ImageSet, Opening};
 use crate::train::{pictures, pixels};
 use crate::{EngineError, Result};
@@ -50,16 +50,8 @@ impl Evaluation for SegmenterSet {
         self.size
     }
 
-    fn images(&self) -> usize {
-        self.set.images
-    }
-
-    fn skipped(&self) -> &[String] {
-        &self.set.skipped
-    }
-
-    fn visit(&mut self, visit: &mut dyn FnMut(&Batch) -> Result<()>) -> Result<()> {
-        self.set.each(&mut |batch, _, _| visit(batch))
+    fn set(&self) -> &dyn Images {
+        &self.set
     }
 
     fn measure(&mut self, outputs: &mut Outputs) -> Result<f64> {

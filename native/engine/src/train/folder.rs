@@ -212,7 +212,7 @@ impl OutputFolder {
             dir,
             &Content {
                 graph: network.graph(),
-                weights: &network.to_weights()?,
+                weights: &learner.weights()?,
                 optimizer: &learner.optimizer.to_state(network)?,
                 state,
                 yml: &description(network.graph(), state, plan, metrics),

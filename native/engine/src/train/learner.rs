@@ -1,9 +1,11 @@
 //! One training step: forward, loss, backward, optimizer.
 
+use oarlock_graph::WeightMap;
 use tch::{Kind, Tensor};
 
 use super::optimizer::Optimizer;
 use crate::exec::Network;
+use crate::runtime::Placement;
 use crate::{EngineError, Result};
 
 /// A network with its optimizer.
@@ -97,6 +99,29 @@ pub fn total(parts: &[(String, Tensor)]) -> Result<Tensor> {
 }
 
 impl Learner {
+    /// Host copy of the weights that count: the averaged ones where an average is kept.
+    ///
+    /// # Errors
+    /// A failed device copy.
+    pub fn weights(&self) -> Result<WeightMap> {
+        match self.optimizer.average() {
+            Some(average) => average.to_weights(&self.network),
+            None => self.network.to_weights(),
+        }
+    }
+
+    /// The inference network of [`Self::weights`], on the same device, in the number format `compute`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn inference_copy(&self, compute: Kind) -> Result<Network> {
+        let placement = Placement {
+            compute,
+            ..self.network.placement()
+        };
+        Network::for_inference(self.network.graph(), &self.weights()?, placement)
+    }
+
     /// Loss and gradients of one batch, then one optimizer step at rate `lr`.
     ///
     /// `input` as made by [`crate::exec::normalized_input`]; `loss` makes a scalar of the network's outputs, which it

@@ -10,10 +10,11 @@
 //! | [`detector`] | the family of detectors, with their data and evaluation |
 //! | [`losses`], [`objective`] | losses; those of detectors |
 //! | [`session`] | epochs, steps, evaluations |
-//! | [`learner`], [`optimizer`], [`schedule`] | one step |
+//! | [`learner`], [`optimizer`], [`average`], [`schedule`] | one step |
 //! | [`progress`] | metrics and times that are told |
 //! | [`checkpoint`], [`folder`], [`state`] | what is saved and resumed |
 
+pub mod average;
 pub mod checkpoint;
 mod class_batches;
 pub mod classifier;
@@ -159,10 +160,11 @@ fn begin(
         precision: placement.precision_name().to_owned(),
         threads: ffi::threads(),
     };
-    let Some(loaded) = start else {
+    let Some(mut loaded) = start else {
         let (graph, weights, pruned) = fresh_network(spec, plan)?;
         let mut network = Network::new(graph, &weights, placement)?;
-        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
+        let optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?
+            .with_average(plan.ema_decay(), &network)?;
         let fingerprint = plan.family.fingerprint().to_owned();
         let mut state = TrainState::fresh(spec, plan.params.batch_size, plan.steps, fingerprint);
         state.run = folder.next_run()?;
@@ -170,14 +172,17 @@ fn begin(
         state.pruned = pruned;
         if let Some(frozen) = objective::freezes_norms(network.graph(), &weights) {
             state.frozen_norms = frozen;
-            plan.notes.push(if frozen {
+            plan.notes.push(if frozen && !oarlock_zoo::frozen_layers(network.graph()).is_empty() {
+                "batch norms, and the first layers and stage of the backbone, are frozen, as the start weights bring them"
+                    .to_owned()
+            } else if frozen {
                 "batch norms are frozen, as the start weights bring their statistics".to_owned()
             } else {
                 "batch norms are trained, as no start weights bring statistics for all of them"
                     .to_owned()
             });
         }
-        network.freeze_norms(state.frozen_norms);
+        freeze(&network, state.frozen_norms);
         let learner = Learner { network, optimizer };
         return Ok((learner, state));
     };
@@ -193,13 +198,27 @@ fn begin(
         )
         .hint("start the training anew"));
     }
-    let mut network = Network::new(loaded.graph, &loaded.weights, placement)?;
-    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?;
+    let own = average::take_own(&mut loaded.optimizer);
+    let trained = own.as_ref().unwrap_or(&loaded.weights);
+    let mut network = Network::new(loaded.graph, trained, placement)?;
+    let mut optimizer = Optimizer::new(plan.rule, plan.params.weight_decay, &mut network)?
+        .with_average(plan.ema_decay(), &network)?;
     optimizer.load_state(&network, &loaded.optimizer)?;
+    if let Some(average) = optimizer.average_mut() {
+        average.load(&network, &loaded.weights)?;
+    }
     let state = continue_state(loaded.state, plan, compute);
-    network.freeze_norms(state.frozen_norms);
+    freeze(&network, state.frozen_norms);
     let learner = Learner { network, optimizer };
     Ok((learner, state))
+}
+
+/// Keeps what PaddleX keeps of a pretrained two-stage detector: batch norms, and the first layers of its backbone.
+fn freeze(network: &Network, pretrained: bool) {
+    network.freeze_norms(pretrained);
+    if pretrained {
+        network.freeze_layers(oarlock_zoo::frozen_layers(network.graph()));
+    }
 }
 
 /// Classes: channels or features of the first output, unless a detector says them.

@@ -4,6 +4,7 @@ use oarlock_graph::{HostTensor, WeightMap};
 use oarlock_jobs::ErrorCode;
 use tch::{Kind, Tensor};
 
+use super::average::{self, Average};
 use crate::exec::{Network, download, upload_tensor, zeros_like};
 use crate::{EngineError, Result, ffi};
 
@@ -56,6 +57,8 @@ pub struct Optimizer {
     steps: i64,
     /// State tensors by parameter (index in [`Network::parameters`]), for the trainable ones.
     states: Vec<(usize, Vec<Tensor>)>,
+    /// Of the weights, where it is wanted.
+    average: Option<Average>,
 }
 
 impl Optimizer {
@@ -88,7 +91,29 @@ impl Optimizer {
             weight_decay,
             steps: 0,
             states,
+            average: None,
         })
+    }
+
+    /// Keeps a moving average of the weights from here on; a `decay` of 0 keeps none.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn with_average(mut self, decay: f64, network: &Network) -> Result<Self> {
+        self.average = (decay > 0.0)
+            .then(|| Average::new(decay, network))
+            .transpose()?;
+        Ok(self)
+    }
+
+    /// The averaged weights, where they are kept.
+    pub fn average(&self) -> Option<&Average> {
+        self.average.as_ref()
+    }
+
+    /// Where the averaged weights are kept, those of a checkpoint go on.
+    pub fn average_mut(&mut self) -> Option<&mut Average> {
+        self.average.as_mut()
     }
 
     /// The tensors whose gradients [`Self::step`] wants, in its order.
@@ -122,7 +147,7 @@ impl Optimizer {
             })
             .collect();
         match self.rule {
-            Rule::Sgd => ffi::sgd_step(&params, lr, MOMENTUM, self.weight_decay),
+            Rule::Sgd => ffi::sgd_step(&params, lr, MOMENTUM, self.weight_decay)?,
             Rule::Adam => ffi::adam_step(
                 &params,
                 &ffi::Adam {
@@ -133,11 +158,16 @@ impl Optimizer {
                     weight_decay: self.weight_decay,
                     step: self.steps,
                 },
-            ),
+            )?,
+        }
+        match &mut self.average {
+            Some(average) => average.update(network, self.steps),
+            None => Ok(()),
         }
     }
 
-    /// Host copy of the state: `<parameter>.<slot>` and the scalar `steps`.
+    /// Host copy of the state: `<parameter>.<slot>` and the scalar `steps`; with an average also the weights that are
+    /// trained.
     ///
     /// # Errors
     /// A failed device copy.
@@ -160,6 +190,9 @@ impl Optimizer {
                 data: vec![high as f32, low as f32],
             },
         );
+        if self.average.is_some() {
+            average::keep_own(&mut map, network.to_weights()?);
+        }
         Ok(map)
     }
 

@@ -91,6 +91,14 @@ impl Plan {
         })
     }
 
+    /// Decay of the average of the weights; 0 = none.
+    pub fn ema_decay(&self) -> f64 {
+        match &self.params {
+            TrainParams::Detection(p) | TrainParams::InstanceSegmentation(p) => p.ema_decay,
+            TrainParams::Classification(_) | TrainParams::Segmentation(_) => 0.0,
+        }
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.family.labels().len()
@@ -114,13 +122,18 @@ impl Plan {
         };
         let stored = oarlock_weights::load(Path::new(path))
             .map_err(|e| EngineError::from(oarlock_jobs::JobError::from(e)))?;
+        let of_backbone = self.family.backbone_names(origin)?;
         let rename = |name: &str| {
-            paddle_names
-                .iter()
-                .find(|p| p.paddle_name == name)
-                .map(|p| p.name.clone())
+            let whole = match origin {
+                Origin::Paddle => paddle_names
+                    .iter()
+                    .find(|p| p.paddle_name == name)
+                    .map(|p| p.name.clone()),
+                Origin::Torch => oarlock_zoo::rename_torch(name),
+            };
+            whole.or_else(|| of_backbone.get(name).cloned())
         };
-        let fitted = oarlock_weights::fit(&graph, stored, paddle.then_some(&rename));
+        let fitted = oarlock_weights::fit(&graph, stored, Some(&rename));
         if fitted.report.matched == 0 {
             return Err(EngineError::new(
                 ErrorCode::InvalidData,

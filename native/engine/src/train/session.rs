@@ -281,7 +281,7 @@ impl Session<'_> {
                 .plan
                 .family
                 .validation_kind(trained.placement().compute);
-            let network = trained.inference_copy(compute)?;
+            let network = self.learner.inference_copy(compute)?;
             let watch = Watch {
                 cancel: self.context.cancel,
                 heart: self.heart,
