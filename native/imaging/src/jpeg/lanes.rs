@@ -56,11 +56,12 @@ impl Lanes for __m128i {
     }
     #[inline(always)]
     unsafe fn splat32(value: i32) -> Self {
-        // SAFETY: SSE2 belongs to every x86-64 processor; so below.
+        // SAFETY: SSE2 belongs to every x86-64 processor.
         unsafe { _mm_set1_epi32(value) }
     }
     #[inline(always)]
     unsafe fn zero() -> Self {
+        // SAFETY: SSE2 belongs to every x86-64 processor.
         unsafe { _mm_setzero_si128() }
     }
     lanes! {
@@ -75,14 +76,17 @@ impl Lanes for __m128i {
     }
     #[inline(always)]
     unsafe fn shift32<const BY: i32>(self) -> Self {
+        // SAFETY: SSE2 belongs to every x86-64 processor.
         unsafe { _mm_srai_epi32::<BY>(self) }
     }
     #[inline(always)]
     unsafe fn is_zero(self) -> bool {
+        // SAFETY: SSE2 belongs to every x86-64 processor.
         unsafe { _mm_movemask_epi8(_mm_cmpeq_epi8(self, _mm_setzero_si128())) == 0xffff }
     }
     #[inline(always)]
     unsafe fn store(self, [first, second]: &mut [[u8; 16]; 2]) {
+        // SAFETY: SSE2 belongs to every x86-64 processor.
         unsafe {
             _mm_storel_epi64(first.as_mut_ptr().cast(), self);
             _mm_storel_epi64(second.as_mut_ptr().cast(), _mm_unpackhi_epi64(self, self));
@@ -93,15 +97,17 @@ impl Lanes for __m128i {
 impl Lanes for __m256i {
     #[inline(always)]
     unsafe fn load([first, second]: [&[i16; 8]; 2]) -> Self {
-        // SAFETY: eight values are read where eight are; the caller has AVX2; so below.
+        // SAFETY: eight values are read where eight are; the caller has AVX2.
         unsafe { _mm256_loadu2_m128i(second.as_ptr().cast(), first.as_ptr().cast()) }
     }
     #[inline(always)]
     unsafe fn splat32(value: i32) -> Self {
+        // SAFETY: the caller has AVX2.
         unsafe { _mm256_set1_epi32(value) }
     }
     #[inline(always)]
     unsafe fn zero() -> Self {
+        // SAFETY: the caller has AVX2.
         unsafe { _mm256_setzero_si256() }
     }
     lanes! {
@@ -116,14 +122,17 @@ impl Lanes for __m256i {
     }
     #[inline(always)]
     unsafe fn shift32<const BY: i32>(self) -> Self {
+        // SAFETY: the caller has AVX2.
         unsafe { _mm256_srai_epi32::<BY>(self) }
     }
     #[inline(always)]
     unsafe fn is_zero(self) -> bool {
+        // SAFETY: the caller has AVX2.
         unsafe { _mm256_testz_si256(self, self) == 1 }
     }
     #[inline(always)]
     unsafe fn store(self, [first, second]: &mut [[u8; 16]; 2]) {
+        // SAFETY: the caller has AVX2.
         unsafe {
             let rows = _mm256_permute4x64_epi64::<0b11_01_10_00>(self);
             _mm256_storeu2_m128i(second.as_mut_ptr().cast(), first.as_mut_ptr().cast(), rows);
