@@ -44,7 +44,7 @@ fn outputs_and_sizes_equal_paddlexs() {
                     let error = (ours - theirs).abs() / largest;
                     worst = worst.max(error);
                     assert!(
-                        error <= 2e-5,
+                        error <= 4e-5,
                         "{model} {}: {ours} instead of {theirs}, of {largest}",
                         output.name
                     );
