@@ -120,7 +120,6 @@ describe('detection of composed scenes, over HTTP', { concurrency: false }, () =
 
   it('exports ONNX that gives final boxes in onnxruntime', async () => {
     const save_dir = join(dir, 'export_model');
-    await server.fails('unsupported', 'POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: true });
     await server.ok('POST', '/project/task/export', { tid, type: 'infer', save_dir, quant: false });
     const done = await server.until(120, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
     assert.equal(done.export_status, 7, JSON.stringify(done));
@@ -152,6 +151,31 @@ describe('detection of composed scenes, over HTTP', { concurrency: false }, () =
     // Predictions may be computed in 16 bits.
     for (const [i, score] of scores.slice(0, 5).entries())
       assert.ok(Math.abs(score - (ours[i]?.score ?? 0)) <= 0.03, `${score} and ${ours[i]?.score}`);
+    await session.release();
+  });
+
+  it('exports int8 that onnxruntime measures beside fp32, and its lite form', async () => {
+    const save_dir = join(dir, 'int8');
+    const asked = { tid, type: 'infer', save_dir, quant: true, quant_images: 8 };
+    await server.ok('POST', '/project/task/export', asked);
+    const done = await server.until(120, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
+    assert.equal(done.export_status, 7, JSON.stringify(done));
+    const { quant_result } = await server.ok('GET', '/project/task/export', { tid, quant: 'result' });
+    const [before, after] = [quant_result.before, quant_result.after];
+    assert.deepEqual([Object.keys(before), Object.keys(after)], [['bbox_map'], ['bbox_map']]);
+    const { eval_metric } = await server.ok('GET', '/project/task/metrics', { tid, type: 'eval' });
+    const apart = Math.abs(before.bbox_map - eval_metric.bbox_map);
+    assert.ok(apart < 1, `the other runtime finds ${before.bbox_map}, the training ${eval_metric.bbox_map}`);
+    assert.ok(after.bbox_map >= 0 && after.bbox_map <= 100, JSON.stringify(quant_result));
+    const { measured } = done;
+    assert.ok(measured.difference <= 1e-3, `differs by ${measured.difference}`);
+    assert.equal(measured.images, scenes.heldOut);
+    assert.ok(measured.model.bytes < 0.4 * measured.fp32.bytes, JSON.stringify(measured));
+    assert.ok(!existsSync(join(dir, 'logs/export/truth.json')), 'nothing of the measurement is left');
+    const lite = { tid, type: 'lite', model_path: save_dir, save_dir: join(dir, 'lite') };
+    assert.match((await server.ok('POST', '/project/task/export', lite)).message, /lite_model\/model\.ort, /);
+    const session = await ort.InferenceSession.create(join(dir, 'lite/lite_model/model.ort'));
+    assert.deepEqual([...session.outputNames].sort(), ['boxes', 'labels', 'scores']);
     await session.release();
   });
 

@@ -136,6 +136,23 @@ describe('instance segmentation of composed scenes, over HTTP', { concurrency: f
     }
   });
 
+  it('exports int8 whose boxes and masks onnxruntime measures beside fp32', async () => {
+    const save_dir = join(dir, 'int8');
+    const asked = { tid, type: 'infer', save_dir, quant: true, quant_images: 6 };
+    await server.ok('POST', '/project/task/export', asked);
+    const done = await server.until(120, 'GET', '/project/task/export', { tid }, (a) => a.export_status !== 6);
+    assert.equal(done.export_status, 7, JSON.stringify(done));
+    const { quant_result } = await server.ok('GET', '/project/task/export', { tid, quant: 'result' });
+    for (const metrics of [quant_result.before, quant_result.after]) {
+      assert.deepEqual(Object.keys(metrics), ['bbox_mmap', 'segm_mmap']);
+      for (const value of Object.values<number>(metrics)) assert.ok(value >= 0 && value <= 1, JSON.stringify(metrics));
+    }
+    const { measured } = done;
+    assert.ok(measured.difference <= 1e-3, `differs by ${measured.difference}`);
+    assert.equal(measured.images, 4);
+    assert.ok(measured.model.bytes < 0.4 * measured.fp32.bytes, JSON.stringify(measured));
+  });
+
   it('is not pruned', async () => {
     await server.fails('unsupported', 'POST', '/project/task/prune', { tid });
   });

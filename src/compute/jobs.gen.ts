@@ -654,7 +654,24 @@ raster: SampleKind | null,
 /**
  * What values of each channel are cut to and become 0 and 1; none: 0 and 255.
  */
-range: Array<[number, number]>, };
+range: Array<[number, number]>, } | { "kind": "boxes", 
+/**
+ * The short side of a picture and the most its long one may have, in pixels, while it fits into the input; absent:
+ * it is resized to the input's size.
+ */
+resize: [number, number] | null, 
+/**
+ * COCO's average precision over overlaps; else VOC's at one half.
+ */
+coco: boolean, 
+/**
+ * Whether the network predicts masks.
+ */
+masks: boolean, 
+/**
+ * The pictures with what is in them (a `TruthSet` of the datasets); removed afterwards. Absent: no accuracy.
+ */
+truth: string | null, };
 
 export type MeasureSpec = { 
 /**
@@ -700,7 +717,7 @@ threads: number, };
 
 export type ModelMeasure = { 
 /**
- * `acc1`, `acc{k}` on the validation images; empty when not measured.
+ * `acc1` and `acc{k}`, `miou`, or the average precisions on the validation images; empty when not measured.
  */
 metrics: { [key in string]: number | null }, 
 /**
@@ -734,7 +751,8 @@ model: ModelMeasure,
  */
 fp32: ModelMeasure | null, 
 /**
- * Largest difference of a probability in fp32 between the engine and the runtime.
+ * Largest difference of a probability in fp32 between the engine and the runtime; of detectors between scores of the
+ * same rank, where one that is missing counts with what it is above 0.05.
  */
 difference: number, };
 

@@ -55,7 +55,7 @@ const params = (epochs: number): TrainParams => ({
 });
 
 function realCompute(t: TestContext, config: Partial<ComputeConfig> = {}): Compute {
-  const compute = createCompute({ workspace: workspace(t), yieldToServer: false, ...config }, quiet);
+  const compute = createCompute({ workspace: workspace(), yieldToServer: false, ...config }, quiet);
   t.after(() => compute.close(8_000));
   return compute;
 }
@@ -101,7 +101,7 @@ const options = { skip: haveAddons ? false : 'the native addons are not built' }
 
 test('import, split, train, evaluate, predict and export with the real engine', options, async (t) => {
   const compute = realCompute(t);
-  const folder = workspace(t);
+  const folder = workspace();
   const pictures = colourFolder(join(folder, 'Bilder ä 图'), CLASSES, 12);
   const root = join(folder, 'D0001');
   const task_type = 'classification' as const;
@@ -156,7 +156,7 @@ test('import, split, train, evaluate, predict and export with the real engine', 
 
 test('promise 16: a training whose host is killed in mid-epoch goes on from its last state', options, async (t) => {
   const compute = realCompute(t);
-  const folder = workspace(t);
+  const folder = workspace();
   const root = dataset(join(folder, 'D0001'), 24);
   const taskDir = join(folder, 'T0001');
   mkdirSync(taskDir);

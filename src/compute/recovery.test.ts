@@ -37,7 +37,7 @@ async function kill9(server: ChildProcess): Promise<void> {
 
 for (const launcher of ['ipc', 'stdio'] as const) {
   test(`promise 16: a host whose server is killed stops its job and ends (${launcher})`, async (t) => {
-    const { server, host } = await doomedServer(t, workspace(t), launcher, 20_000, obedient);
+    const { server, host } = await doomedServer(t, workspace(), launcher, 20_000, obedient);
     assert.ok(runs(host));
     await kill9(server);
     assert.ok(await ends(host, 5_000), 'well before its time limit: the job stopped at its next step');
@@ -45,13 +45,13 @@ for (const launcher of ['ipc', 'stdio'] as const) {
 }
 
 test('promise 16: a job that does not stop cannot keep a host without server alive', async (t) => {
-  const { server, host } = await doomedServer(t, workspace(t), 'ipc', 700, obedient, stubborn);
+  const { server, host } = await doomedServer(t, workspace(), 'ipc', 700, obedient, stubborn);
   await kill9(server);
   assert.ok(await ends(host, 5_000));
 });
 
 test('promise 16: a restarted server ends what its predecessor left before it starts work', async (t) => {
-  const folder = workspace(t);
+  const folder = workspace();
   const { server, host } = await doomedServer(t, folder, 'ipc', 60_000, stubborn);
   const recorded = JSON.parse(readFileSync(join(folder, '.oarlock/hosts.json'), 'utf8')) as { pid: number }[];
   assert.deepEqual(
@@ -71,7 +71,7 @@ test('promise 16: a restarted server ends what its predecessor left before it st
 });
 
 test('promise 17: a process that has the recorded pid by now survives', async (t) => {
-  const folder = workspace(t);
+  const folder = workspace();
   const token = 'f'.repeat(32);
   const dead = { pid: 2 ** 22 + 1, startTime: '1' };
   const innocent = spawn('sleep', ['60'], { detached: true, stdio: 'ignore' });
@@ -112,7 +112,7 @@ test('promise 17: a process that has the recorded pid by now survives', async (t
 });
 
 test('promise 17: hosts of another living server on the same folder are left alone', async (t) => {
-  const folder = workspace(t);
+  const folder = workspace();
   const { host } = await doomedServer(t, folder, 'ipc', 60_000, stubborn);
   const compute = testCompute(t, { workspace: folder, orphanGraceMs: 50, termGraceMs: 200 });
   await submit(compute, { do: 'work', steps: 1, stepMs: 1 }).handle.outcome;
@@ -120,7 +120,7 @@ test('promise 17: hosts of another living server on the same folder are left alo
 });
 
 test('a damaged record of hosts does not keep the server from working', async (t) => {
-  const folder = workspace(t);
+  const folder = workspace();
   mkdirSync(join(folder, '.oarlock'));
   writeFileSync(join(folder, '.oarlock/hosts.json'), '[{"pid": 1, "sta');
   const compute = testCompute(t, { workspace: folder });

@@ -60,7 +60,7 @@ test('promise 16: kill -9 of a host fails its job with the reason, and the next 
 });
 
 test('a crash inside native code is told by its signal, with the last lines printed', async (t) => {
-  const folder = workspace(t);
+  const folder = workspace();
   const compute = testCompute(t);
   const errLog = join(folder, 'err.log');
   writeFileSync(errLog, 'before\n');
@@ -97,7 +97,7 @@ test('promise 18: a failed device ends its host, and the next job gets a fresh o
 });
 
 test('promise 20: a stopped process is stalled, then failed, within the time', async (t) => {
-  const folder = workspace(t);
+  const folder = workspace();
   const errLog = join(folder, 'err.log');
   const compute = testCompute(t, { stallMs: 1_000, termGraceMs: 1_000, stackDumpMs: 2_000 });
   const job = submit(compute, { do: 'work', steps: 10_000, stepMs: 20 }, { errLog });
@@ -261,7 +261,7 @@ test('the same protocol over standard streams, through another command', async (
 });
 
 test('hosts run as steps of a Slurm job', async (t) => {
-  const folder = workspace(t);
+  const folder = workspace();
   // Takes its own options away and runs the rest, as the real one does on the node it is given.
   const srun =
     '#!/bin/sh\necho "$@" > "$SRUN_LOG"\nwhile case "$1" in --*) true;; *) false;; esac; do shift; done\nexec "$@"\n';

@@ -5,8 +5,8 @@ import type { ExportResult, JobOutcome, Measured, ModelMeasure } from '../comput
 import { writeFileAtomic } from './atomic-file.js';
 import type { DomainContext } from './context.js';
 import type { ExportArgs, TasksApi } from './contracts.js';
-import { DatasetStatus, type ProjectType, TaskStatus } from './enums.js';
-import { invalidArgument, notReady, unsupported } from './errors.js';
+import { DatasetStatus, TaskStatus } from './enums.js';
+import { invalidArgument, notReady } from './errors.js';
 import { exportFolder, sweepUnfinished } from './export-folder.js';
 import type { DatasetRecord, SideJobRecord, TaskRecord } from './records.js';
 import type { SideJobPlan } from './side-jobs.js';
@@ -14,15 +14,13 @@ import { localTime } from './time.js';
 import { datasetRef } from './training-plan.js';
 
 export const QUANT_METHODS = ['min_max', 'percentile', 'entropy'] as const;
-/** Types whose models can be quantized. */
-const QUANTIZED: readonly ProjectType[] = ['classification', 'segmentation'];
 /** `exported_type` of a lite model. */
 export const LITE = 1;
 /** On MNIST 32 and 1024 images gave the same accuracy within a tenth of a point; rare classes should occur too. */
 export const QUANT_IMAGES = 256;
 const MAX_QUANT_IMAGES = 100_000;
 /** What the engine leaves for the measurement; a host that was killed cannot remove it. */
-const SCRATCH = ['fp32.onnx', 'probe.bin'];
+const SCRATCH = ['fp32.onnx', 'truth.json', 'probe.bin'];
 /** Probabilities that differ by more mean another network. */
 const SAME = 1e-4;
 
@@ -42,11 +40,9 @@ export async function exportPlan(
   const method = args.quant_method ?? 'percentile';
   const quant = args.quant === true ? { method, images } : undefined;
   const type = tasks.typeOf(task);
-  if (quant !== undefined && !QUANTIZED.includes(type))
-    throw unsupported(`Quantization for ${type} is not available yet.`, 'Send "quant": false.');
   const saveDir = await exportFolder(context, task, args.save_dir);
   const checkpoint = await tasks.checkpoint(task.id, epoch);
-  const dataset = QUANTIZED.includes(type) ? splitDataset(context, task, quant !== undefined) : undefined;
+  const dataset = splitDataset(context, task, quant !== undefined);
   const logDir = logFolder(task);
   const plan = async (): Promise<SideJobPlan> => {
     await mkdir(saveDir, { recursive: true });

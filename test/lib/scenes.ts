@@ -11,6 +11,8 @@ export interface SceneSet {
   /** How many there are for training; the next `heldOut` ones are on other photographs. */
   train: number;
   heldOut: number;
+  /** Smaller objects, none of which hides another: what detectors are to find. */
+  apart?: boolean;
   /** Larger than the scenes. */
   photographs: { train: readonly Picture[]; heldOut: readonly Picture[] };
 }
@@ -21,6 +23,12 @@ export interface Scene {
   pixels: Uint8Array;
   /** Places in `LABELS`. */
   map: Uint8Array;
+}
+
+interface Place {
+  id: number;
+  left: number;
+  top: number;
 }
 
 /** Numbers in 0–1 that are the same in every run. */
@@ -46,8 +54,19 @@ function cut({ width, height, pixels }: Picture, side: number, random: () => num
   return out;
 }
 
+/** Left and top, at most `last`, of one object of each class; `apart`: with no pixel in common. */
+function places(apart: boolean, last: number, size: number, random: () => number): Place[] {
+  const place = (): number => Math.floor(random() * last);
+  const hides = (one: Place, other: Place): boolean =>
+    Math.abs(one.left - other.left) < size && Math.abs(one.top - other.top) < size;
+  for (;;) {
+    const placed = [1, 2, 3].map((id) => ({ id, left: place(), top: place() }));
+    if (!apart || !placed.some((one, i) => placed.slice(i + 1).some((other) => hides(one, other)))) return placed;
+  }
+}
+
 /** A disc, a box and a digit, later ones before earlier ones: the same for a seed in every run. */
-export function scene({ side, train, photographs }: SceneSet, seed: number): Scene {
+export function scene({ side, train, apart = false, photographs }: SceneSet, seed: number): Scene {
   const random = randoms(seed);
   const backgrounds = seed < train ? photographs.train : photographs.heldOut;
   const background = backgrounds[seed % backgrounds.length];
@@ -59,9 +78,8 @@ export function scene({ side, train, photographs }: SceneSet, seed: number): Sce
     map[y * side + x] = id;
     for (const c of [0, 1, 2]) pixels[(y * side + x) * 3 + c] = (colour[c] ?? 0) + random() * 30;
   };
-  const size = Math.floor(side * 0.375) + Math.floor(random() * (side / 6));
-  const place = (): number => Math.floor(random() * (side - size));
-  const objects = [1, 2, 3].map((id) => ({ id, left: place(), top: place() }));
+  const size = Math.floor(side * (apart ? 0.25 : 0.375)) + Math.floor(random() * (side / 6));
+  const objects = places(apart, side - size, size, random);
   const ink = enlarged(digit('train', seed), 28, size);
   for (const { id, left, top } of objects) {
     const [strong, middle, weak] = [150 + random() * 75, 20 + random() * 130, 10 + random() * 60];

@@ -3,6 +3,7 @@
 //! A failing call throws an `Error` whose message is a `JobError` as JSON; jobs return a failed
 //! outcome instead. Structured answers are JSON texts.
 
+mod box_pictures;
 mod label_maps;
 
 use std::path::Path;

@@ -66,6 +66,34 @@ impl DetectPipeline {
     /// [`DetectPipeline::Eval`] on a picture in memory: the input with its padding, and how the picture lies in it.
     /// Errors: what is wrong with the picture; a pipeline of training.
     pub fn eval_bytes(&self, bytes: &[u8]) -> Result<(Image, DetectTarget), ImageError> {
+        let (mut image, target) = self.evaluated(bytes, None)?;
+        if let (Fit::Short { multiple, .. }, fill) = self.fit() {
+            let (w, h) = (
+                image.width().next_multiple_of(*multiple),
+                image.height().next_multiple_of(*multiple),
+            );
+            let mut padded = Image::filled(w, h, fill);
+            padded.paste(&image, 0, 0);
+            image = padded;
+        }
+        Ok((image, target))
+    }
+
+    /// The same for a network that takes one `size` (height, width): a picture that would be larger is made to fit. Without
+    /// padding.
+    pub fn eval_within(
+        &self,
+        bytes: &[u8],
+        size: (usize, usize),
+    ) -> Result<(Image, DetectTarget), ImageError> {
+        self.evaluated(bytes, Some(size))
+    }
+
+    fn evaluated(
+        &self,
+        bytes: &[u8],
+        most: Option<(usize, usize)>,
+    ) -> Result<(Image, DetectTarget), ImageError> {
         let Self::Eval {
             fit,
             interpolation,
@@ -76,7 +104,10 @@ impl DetectPipeline {
         };
         let source = Source::of_bytes(bytes)?;
         let full = source.full();
-        let shown = fit.target(None, full);
+        let mut shown = fit.target(None, full);
+        if let Some(most) = most {
+            shown = no_larger(shown, most);
+        }
         let mut image = Image::filled(shown.0, shown.1, *fill);
         let canvas = &mut Canvas::fixed(shown.1, shown.0, image.data_mut(), &mut []);
         resized(
@@ -86,15 +117,6 @@ impl DetectPipeline {
             &mut Timing::default(),
             canvas,
         )?;
-        if let Fit::Short { multiple, .. } = fit {
-            let (w, h) = (
-                shown.0.next_multiple_of(*multiple),
-                shown.1.next_multiple_of(*multiple),
-            );
-            let mut padded = Image::filled(w, h, *fill);
-            padded.paste(&image, 0, 0);
-            image = padded;
-        }
         let target = DetectTarget {
             objects: Vec::new(),
             full,
@@ -102,6 +124,21 @@ impl DetectPipeline {
         };
         Ok((image, target))
     }
+}
+
+/// Width and height, shrunk in their proportion to fit into `height` and `width`.
+fn no_larger(
+    (width, height): (usize, usize),
+    (most_height, most_width): (usize, usize),
+) -> (usize, usize) {
+    let share = |most: usize, side: usize| most as f64 / side.max(1) as f64;
+    let factor = share(most_width, width).min(share(most_height, height));
+    if factor >= 1.0 {
+        return (width, height);
+    }
+    let scaled =
+        |side: usize, most: usize| ((side as f64 * factor).round() as usize).clamp(1, most);
+    (scaled(width, most_width), scaled(height, most_height))
 }
 
 impl Pipeline for DetectPipeline {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use oarlock_imaging::transform::{Distort, Jitter, ScaleAspect};
 use oarlock_imaging::{
     Change, IGNORE, Image, ImageError, Interpolation, Labeled, Limits, Pixels, Plane, Rect, Rng,
-    decode_label_map, fill_rgb, flip_vertical, resize_box_into,
+    decode_label_map, fill_rgb, flip_vertical, pick_labels, resize_box_to,
 };
 
 use crate::paste::paste;
@@ -113,7 +113,7 @@ fn resized(
     let full = source.full();
     same_size(full, map)?;
     let whole = (0.0, 0.0, full.0 as f64, full.1 as f64);
-    cut(source, whole, (width, height), timing, out)?;
+    cut(source, whole, (width, height), timing, false, width, out)?;
     // The corner's neighbour, as `cv2.resize` takes it: scores are comparable with PaddleX's.
     let change = Change::Resize {
         from: map.whole(),
@@ -229,22 +229,42 @@ impl SegmentTrain {
         let (left, box_width) = along(x, shown.0, (part.x, part.width), size.0, full.0);
         let (top, box_height) = along(y, shown.1, (part.y, part.height), size.1, full.1);
         let view = (left, top, box_width, box_height);
-        let mut image = Image::of_any_content(shown.0, shown.1);
-        cut(source, view, shown, timing, image.data_mut())?;
-        if blurs {
-            image = image.changed(&Change::Blur(kernel))?;
-        }
         if shown != (width, height) {
             fill_rgb(out, width, self.fill);
             labels.fill(IGNORE);
         }
-        colours.apply(image.data_mut());
-        paste(out, width, &image, (0, 0), flips.0);
-        image.recycle();
-        nearest(map, view, shown, width, labels);
-        if flips.0 {
-            labels.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+        // The flip is part of the resize; a mirrored picture that is padded begins further right.
+        let right = if flips.0 { width - shown.0 } else { 0 };
+        if blurs || shown != (width, height) && !colours.changes().is_empty() {
+            let mut image = Image::of_any_content(shown.0, shown.1);
+            cut(
+                source,
+                view,
+                shown,
+                timing,
+                false,
+                shown.0,
+                image.data_mut(),
+            )?;
+            if blurs {
+                image = image.changed(&Change::Blur(kernel))?;
+            }
+            colours.apply(image.data_mut());
+            paste(out, width, &image, (0, 0), flips.0);
+            image.recycle();
+        } else {
+            cut(
+                source,
+                view,
+                shown,
+                timing,
+                flips.0,
+                width,
+                &mut out[right * 3..],
+            )?;
+            colours.apply(out);
         }
+        pick_labels(map, view, shown, flips.0, width, &mut labels[right..]);
         if flips.1 {
             flip_vertical(out, width);
             for row in 0..height / 2 {
@@ -274,12 +294,14 @@ impl SegmentTrain {
     }
 }
 
-/// The box of the stored picture at the wanted size, into `out`.
+/// The box of the stored picture at the wanted size, into rows of `stride` pixels of `out`.
 fn cut(
     source: Source<'_>,
     (left, top, width, height): (f64, f64, f64, f64),
     to: (usize, usize),
     timing: &mut Timing,
+    mirrored: bool,
+    stride: usize,
     out: &mut [u8],
 ) -> Result<(), ImageError> {
     let full = source.full();
@@ -307,31 +329,7 @@ fn cut(
     let part = source.decode(&plan, region, timing)?;
     let corner = (part.corner.0 as f64, part.corner.1 as f64);
     let place = (left - corner.0, top - corner.1, width, height);
-    resize_box_into(&part, place, to, out)?;
+    resize_box_to(&part, place, to, mirrored, stride, out)?;
     part.recycle();
     Ok(())
-}
-
-/// The class ids under the centres of the shown pixels.
-fn nearest(
-    map: &Plane,
-    (left, top, width, height): (f64, f64, f64, f64),
-    shown: (usize, usize),
-    stride: usize,
-    out: &mut [u8],
-) {
-    let places = |from: f64, length: f64, count: usize, side: usize| {
-        let step = length / count as f64;
-        (0..count)
-            .map(|i| ((from + (i as f64 + 0.5) * step) as usize).min(side - 1))
-            .collect::<Vec<usize>>()
-    };
-    let columns = places(left, width, shown.0, map.width());
-    let rows = places(top, height, shown.1, map.height());
-    for (row, y) in out.chunks_exact_mut(stride).zip(rows) {
-        let source = &map.data()[y * map.width()..(y + 1) * map.width()];
-        for (label, x) in row.iter_mut().zip(&columns) {
-            *label = source[*x];
-        }
-    }
 }

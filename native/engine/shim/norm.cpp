@@ -49,6 +49,34 @@ NormRows part(NormRows m, int64_t rows) {
 
 at::Tensor floats(int64_t n) { return at::empty({n}, at::kFloat); }
 
+struct Statistics {
+  std::vector<double> mean, square;  // of each channel; squared differences from the mean, summed
+};
+
+// Pieces are joined in their order (Chan, Golub and LeVeque 1983).
+Statistics statistics(const NormRows &m, const char *x, int64_t line) {
+  const Pieces pieces(m.rows);
+  const int64_t C = m.channels;
+  std::vector<double> partial(pieces.count * 2 * C);
+  at::parallel_for(0, pieces.count, 1, [&](int64_t a, int64_t b) {
+    for (int64_t i = a; i < b; ++i) {
+      double *mean = partial.data() + i * 2 * C;
+      kernels().norm_stats(part(m, pieces.length(i)), x + pieces.begin(i) * line, mean, mean + C);
+    }
+  });
+  Statistics all{std::vector<double>(C, 0.0), std::vector<double>(C, 0.0)};
+  for (int64_t i = 0; i < pieces.count; ++i) {
+    const double *mean = partial.data() + i * 2 * C, before = double(pieces.begin(i)), rows = double(pieces.length(i));
+    const double share = rows / (before + rows);
+    for (int64_t c = 0; c < C; ++c) {
+      const double step = mean[c] - all.mean[c];
+      all.mean[c] += step * share;
+      all.square[c] += mean[C + c] + step * step * before * share;
+    }
+  }
+  return all;
+}
+
 // Runs `body(piece, sums, products)` on all pieces in parallel and adds the pieces' sums in their order.
 template <typename Body>
 void summed(const NormRows &m, double *sums, double *products, Body body) {
@@ -79,20 +107,13 @@ struct NormActFunction : torch::autograd::Function<NormActFunction> {
           *pi = invstd.data_ptr<float>();
     float *rm = running_mean.data_ptr<float>(), *rv = running_var.data_ptr<float>();
     if (train) {
-      // Sums of differences from the first row: squares of the values themselves would lose the digits of a
-      // small variance beside a large mean.
-      at::Tensor first = x.owner.permute({0, 2, 3, 1}).reshape({m.rows, C}).select(0, 0).to(at::kFloat).contiguous();
-      const float *k = first.data_ptr<float>();
-      std::vector<double> sum(C, 0.0), square(C, 0.0);
-      summed(m, sum.data(), square.data(), [&](const Pieces &p, int64_t i, float *s, float *q) {
-        kernels().norm_stats(part(m, p.length(i)), x.data + p.begin(i) * line, k, s, q);
-      });
+      const Statistics all = statistics(m, x.data, line);
       const double n = double(m.rows);
       for (int64_t c = 0; c < C; ++c) {
-        const double d = sum[c] / n, var = std::max(0.0, square[c] / n - d * d);
-        pm[c] = float(k[c] + d);
+        const double var = all.square[c] < 0.0 ? 0.0 : all.square[c] / n;  // NaN stays
+        pm[c] = float(all.mean[c]);
         pi[c] = float(1.0 / std::sqrt(var + eps));
-        rm[c] = float((1.0 - momentum) * rm[c] + momentum * (k[c] + d));
+        rm[c] = float((1.0 - momentum) * rm[c] + momentum * all.mean[c]);
         rv[c] = float((1.0 - momentum) * rv[c] + momentum * var * (m.rows > 1 ? n / (n - 1.0) : 1.0));
       }
     } else {

@@ -9,10 +9,16 @@ use std::fs;
 
 use boxes::{Thing, params, voc};
 use oarlock_engine::runtime::Placement;
+use oarlock_engine::train::checkpoint;
 use oarlock_engine::train::detector::Detector;
 use oarlock_engine::train::detector::data::{self, Measure};
 use oarlock_engine::train::family::{EpochPart, Family, Supply};
-use oarlock_jobs::{DatasetFormat, DatasetRef, DetectionParams, ErrorCode};
+use oarlock_engine::{CancelToken, run_job};
+use oarlock_jobs::{
+    DatasetFormat, DatasetRef, DetectionParams, ErrorCode, ExportSpec, JobEvent, JobOutcome,
+    JobSpec, ModelSource, TaskType, TrainParams,
+};
+use oarlock_zoo::{HeadSettings, Origin, detector_of};
 use serde_json::json;
 
 const NUT: &[Thing] = &[("nut", [5, 5, 30, 25])];
@@ -238,4 +244,117 @@ fn two_stage_batches_keep_shapes_and_are_padded() {
     for target in &fed.objects {
         assert_eq!((target.shown, target.objects.len()), ((120, 90), 10_000));
     }
+}
+
+/// A classifier's file of ImageNet becomes the backbone of a detector, whose norms and first stage then stay as they are.
+#[test]
+fn a_classifier_becomes_the_backbone() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = voc(dir.path(), [&[NUT, NUT, NUT], &[NUT]], "nut\n");
+    let classifier = oarlock_zoo::classifier("ResNet18", 1000).unwrap();
+    let mut weights = oarlock_graph::init_weights(&classifier, 9);
+    for (name, tensor) in &mut weights {
+        if name.ends_with("running_mean") {
+            tensor.data.iter_mut().for_each(|v| *v += 0.05);
+        }
+    }
+    let file = dir.path().join("ResNet18.safetensors");
+    oarlock_weights::save_safetensors(&file, &weights, &[]).unwrap();
+    let mut spec = common::spec(dir.path(), "task", "FasterRCNN");
+    let mut params = params("FasterRCNN");
+    params.backbone = Some("ResNet18".to_owned());
+    params.common.learning_rate = 0.001;
+    params.common.num_epochs = 3;
+    params.common.save_interval_epochs = 3;
+    spec.params = TrainParams::Detection(params);
+    spec.dataset = set;
+    spec.weights = Some(file.display().to_string());
+    let job = JobSpec::Train(Box::new(spec.clone()));
+    let outcome = run_job("train", job, &|_: JobEvent| {}, &CancelToken::new());
+    assert!(matches!(outcome, JobOutcome::Train(_)), "{outcome:?}");
+    let log = fs::read_to_string(dir.path().join("task/out.log")).unwrap();
+    for part in [
+        "100 of 130 parameters and buffers were taken from the weights",
+        "not in the weights: backbone.fpn.inner_blocks.0.0.weight",
+        "in the weights only: fc.weight, fc.bias",
+        "the first layers and stage of the backbone, are frozen",
+    ] {
+        assert!(log.contains(part), "{part} in\n{log}");
+    }
+    let best = dir.path().join("task/output/best_model");
+    let (graph, trained) = checkpoint::load_model(&best).unwrap();
+    let mut learned = 0;
+    for (name, param) in graph.params() {
+        let Some(own) = name.strip_prefix("backbone.body.") else {
+            continue;
+        };
+        let norm = param.kind != oarlock_graph::ParamKind::Weight;
+        let first = ["conv1.", "bn1.", "layer1."];
+        let frozen = norm || first.iter().any(|p| own.starts_with(p));
+        let same = trained[&name] == weights[own];
+        assert!(same || !frozen, "{name}");
+        learned += usize::from(!same);
+    }
+    assert!(learned > 5, "{learned} of the later layers have changed");
+}
+
+const PADDLEX: &str = "Model: YOLOv3
+Transforms:
+- Resize: {target_size: 64, interp: CUBIC}
+- Normalize: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}
+_Attributes: {model_type: detector, num_classes: 2, labels: [bolt, nut], eval_metrics: {bbox_map: 50.0}}
+_init_params:
+  num_classes: 2
+  backbone: MobileNetV1
+  anchors: [[8, 9], [20, 21], [33, 30], [60, 61], [90, 95], [200, 180]]
+  anchor_masks: [[4, 5], [2, 3], [0, 1]]
+  nms_score_threshold: 0.2
+  nms_keep_topk: 7
+completed_epochs: 3
+status: Normal
+version: 2.1.0
+";
+
+/// Without its anchors the weights would not fit the network.
+#[test]
+fn a_checkpoint_of_paddlex_keeps_its_anchors() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = HeadSettings {
+        anchors: Some(vec![vec![[1.0, 1.0]; 2]; 3]),
+        ..HeadSettings::default()
+    };
+    let (graph, names) =
+        detector_of("YOLOv3", Some("MobileNetV1"), true, 2, Origin::Paddle).unwrap();
+    let graph = settings.apply(&graph).unwrap();
+    let mut weights = oarlock_graph::init_weights(&graph, 4);
+    let stored: oarlock_graph::WeightMap = names
+        .iter()
+        .map(|w| (w.paddle_name.clone(), weights.swap_remove(&w.name).unwrap()))
+        .collect();
+    let checkpoint = dir.path().join("best_model");
+    fs::create_dir(&checkpoint).unwrap();
+    fs::write(checkpoint.join("model.yml"), PADDLEX).unwrap();
+    fs::write(checkpoint.join(".success"), "").unwrap();
+    oarlock_weights::save_safetensors(&checkpoint.join("model.pdparams"), &stored, &[]).unwrap();
+    let spec = ExportSpec {
+        task_type: TaskType::Detection,
+        source: ModelSource {
+            checkpoint: checkpoint.display().to_string(),
+            epoch: None,
+        },
+        save_dir: dir.path().join("out").display().to_string(),
+        quant: None,
+        log_dir: None,
+        dataset: None,
+        threads: 2,
+    };
+    let job = JobSpec::Export(spec);
+    let outcome = run_job("export", job, &|_: JobEvent| {}, &CancelToken::new());
+    let JobOutcome::Export(exported) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let (folded, _) =
+        oarlock_graph::fold_batch_norm(&graph, &oarlock_graph::init_weights(&graph, 4)).unwrap();
+    let expected = oarlock_graph::cost(&folded, [64, 64]).unwrap().total.params;
+    assert_eq!(exported.parameters, expected);
 }

@@ -244,3 +244,32 @@ fn frozen_norms_use_and_keep_what_they_have() {
         }
     }
 }
+
+#[test]
+fn frozen_layers_keep_what_they_have() {
+    let mut g = GraphBuilder::new("layers");
+    let x = g.input(3);
+    let c = g.conv("first.c", x, Conv::new(8, 3).bias());
+    let n = g.batch_norm("first.n", c);
+    let a = g.act(n, Act::Relu);
+    let d = g.conv("second.c", a, Conv::new(8, 3));
+    let m = g.batch_norm("second.n", d);
+    g.output("y", m);
+    let graph = g.finish().unwrap();
+    let weights = init_weights(&graph, 2);
+    for placement in [Placement::CPU_FP32, BF16] {
+        let mut network = Network::new(graph.clone(), &weights, placement).unwrap();
+        let optimizer = Optimizer::new(Rule::Adam, 1e-2, &mut network).unwrap();
+        network.freeze_norms(true);
+        network.freeze_layers(&["first."]);
+        assert_eq!(optimizer.wanted(&network).len(), 1);
+        let mut learner = Learner { network, optimizer };
+        let loss = |_: &Network, o: &[Tensor]| Ok(o[0].square().mean(Kind::Float));
+        learner.step(&image(), &loss, 0.1, 1).unwrap();
+        let after = learner.network.to_weights().unwrap();
+        for (name, _) in graph.params() {
+            let learned = name == "second.c.weight";
+            assert_eq!(weights[&name] != after[&name], learned, "{name}");
+        }
+    }
+}

@@ -378,3 +378,69 @@ fn a_quantization_of_another_graph_is_refused() {
     let error = onnx::write_quantized(&graph, &weights, &quantization, &options, &mut Vec::new());
     assert!(error.unwrap_err().to_string().contains("another graph"));
 }
+
+/// A convolution over two maps, whose results are cut into outputs.
+fn shared_head() -> Graph {
+    let mut b = GraphBuilder::new("shared");
+    let x = b.input(3);
+    let fine = b.conv("fine", x, Conv::new(4, 3).bias());
+    let coarse = b.conv("coarse", fine, Conv::new(4, 3).stride(2).bias());
+    let first = b.conv("head", fine, Conv::new(5, 1).bias());
+    let second = b.shared("head1", first, &[coarse]);
+    for (i, map) in [first, second].into_iter().enumerate() {
+        let score = b.slice(map, 0, 1);
+        b.output(&format!("score{i}"), score);
+        let sides = b.slice(map, 1, 4);
+        b.output(&format!("sides{i}"), sides);
+    }
+    b.finish().unwrap()
+}
+
+#[test]
+fn layers_of_one_weight_have_a_bias_in_steps_of_each_input_and_cut_outputs_stay_fp32() {
+    let graph = shared_head();
+    let mut weights = init_weights(&graph, 3);
+    weights.get_mut("head.bias").unwrap().data = vec![0.5, -0.25, 1.0, 2.0, -3.0];
+    let names = calibration_values(&graph);
+    assert_eq!(names, ["input", "fine", "coarse"]);
+    let ranges = [range(-1.0, 1.0), range(-2.55, 2.55), range(-25.5, 25.5)];
+    let ranges: IndexMap<String, Range> =
+        names.iter().map(|n| (*n).to_owned()).zip(ranges).collect();
+    let quantization = quantize(&graph, &weights, &ranges).unwrap();
+    assert!(!quantization.params.contains_key("head1.weight"));
+    let step = &quantization.params["head.weight"].scales;
+    for (name, input) in [("head.bias", 0.02), ("head1.bias", 0.2)] {
+        let bias = &quantization.params[name];
+        let QuantizedData::Int32(values) = &bias.data else {
+            panic!("{name} is no bias");
+        };
+        for (i, expected) in weights["head.bias"].data.iter().enumerate() {
+            assert!(
+                (bias.scales[i] / (step[i] * input) - 1.0).abs() < 1e-4,
+                "{name}"
+            );
+            let found = values[i] as f32 * bias.scales[i];
+            assert!(
+                (found - expected).abs() <= bias.scales[i],
+                "{name}: {found} {expected}"
+            );
+        }
+    }
+    let mut bytes = Vec::new();
+    let options = OnnxOptions::default();
+    onnx::write_quantized(&graph, &weights, &quantization, &options, &mut bytes).unwrap();
+    let onnx = ModelProto::decode(&bytes[..]).unwrap().graph.unwrap();
+    let conv = |name: &str| onnx.node.iter().find(|n| n.output[0] == name).unwrap();
+    assert_eq!(conv("head").input[1..], ["head.weight", "head.bias"]);
+    assert_eq!(conv("head1").input[1..], ["head.weight", "head1.bias"]);
+    let made = |name: &str| onnx.node.iter().filter(|n| n.output[0] == name).count();
+    assert_eq!(
+        ["head.weight", "head.bias", "head1.bias"].map(made),
+        [1, 1, 1]
+    );
+    assert!(
+        onnx.node
+            .iter()
+            .all(|n| n.op_type != "QuantizeLinear" || !n.input[0].starts_with("head"))
+    );
+}

@@ -4,24 +4,7 @@
 //! brightness scales, contrast blends with the mean grey, saturation blends with the grey image,
 //! hue turns the HSV colour wheel.
 
-use crate::simd::{cut, vectorised};
-
-/// Pixels that are taken apart into planes at a time: the compiler turns loops over planes into vector
-/// instructions, and loops over interleaved pixels not.
-const BLOCK: usize = 64;
-
-/// Red, green and blue of a block of pixels.
-type Planes<T> = [[T; BLOCK]; 3];
-
-#[inline(always)]
-fn apart<T: From<u8>>(block: &[u8], planes: &mut Planes<T>) {
-    let [red, green, blue] = planes;
-    for (i, p) in block.chunks_exact(3).enumerate() {
-        red[i] = p[0].into();
-        green[i] = p[1].into();
-        blue[i] = p[2].into();
-    }
-}
+use crate::simd::{BLOCK, Planes, apart, cut, together, vectorised};
 
 /// Pillow's (ITU-R 601) grey value of a pixel.
 #[inline(always)]
@@ -47,13 +30,14 @@ vectorised! {
 
 vectorised! {
     fn add_luma(pixels: &[u8], sum: &mut u64) {
-        let mut planes: Planes<i32> = [[0; BLOCK]; 3];
         for block in pixels.chunks(BLOCK * 3) {
-            planes.iter_mut().for_each(|plane| plane.fill(0));
+            // Beyond a short block's end there is black, which adds nothing.
+            let mut planes: Planes<u8> = [[0; BLOCK]; 3];
             apart(block, &mut planes);
             let [red, green, blue] = &planes;
             let rgb = red.iter().zip(green).zip(blue);
-            *sum += rgb.map(|((r, g), b)| luma(*r, *g, *b)).sum::<i32>() as u64;
+            let grey = rgb.map(|((r, g), b)| luma((*r).into(), (*g).into(), (*b).into()));
+            *sum += grey.sum::<i32>() as u64;
         }
     }
 }
@@ -80,18 +64,17 @@ pub fn saturation(pixels: &mut [u8], factor: f32) {
 
 vectorised! {
     fn saturate(pixels: &mut [u8], factor: i32) {
-        let mut planes: Planes<i32> = [[0; BLOCK]; 3];
+        let mut planes: Planes<u8> = [[0; BLOCK]; 3];
         for block in pixels.chunks_mut(BLOCK * 3) {
             apart(block, &mut planes);
             let [red, green, blue] = &mut planes;
             for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
-                let grey = luma(*r, *g, *b);
-                let blend = |v: i32| (grey + (((v - grey) * factor) >> 8)).clamp(0, 255);
-                (*r, *g, *b) = (blend(*r), blend(*g), blend(*b));
+                let levels = [*r, *g, *b].map(i32::from);
+                let grey = luma(levels[0], levels[1], levels[2]);
+                let blend = |v: i32| (grey + (((v - grey) * factor) >> 8)).clamp(0, 255) as u8;
+                (*r, *g, *b) = (blend(levels[0]), blend(levels[1]), blend(levels[2]));
             }
-            for (i, p) in block.chunks_exact_mut(3).enumerate() {
-                p.copy_from_slice(&[planes[0][i] as u8, planes[1][i] as u8, planes[2][i] as u8]);
-            }
+            together(&planes, block);
         }
     }
 }
@@ -104,13 +87,13 @@ pub fn hue(pixels: &mut [u8], degrees: f32) {
 
 vectorised! {
     fn turn(pixels: &mut [u8], shift: f32) {
-        let mut planes: Planes<f32> = [[0.0; BLOCK]; 3];
+        let mut planes: Planes<u8> = [[0; BLOCK]; 3];
         let mut levels: Planes<u8> = [[0; BLOCK]; 3];
         for block in pixels.chunks_mut(BLOCK * 3) {
             apart(block, &mut planes);
             let [red, green, blue] = &planes;
             for i in 0..BLOCK {
-                let (r, g, b) = (red[i], green[i], blue[i]);
+                let [r, g, b] = [red[i], green[i], blue[i]].map(f32::from);
                 let high = r.max(g).max(b);
                 let chroma = high - r.min(g).min(b);
                 // Grey pixels have no hue: with a chroma of 0 it plays no part below.
@@ -130,9 +113,7 @@ vectorised! {
                 levels[1][i] = value(3.0);
                 levels[2][i] = value(1.0);
             }
-            for (i, p) in block.chunks_exact_mut(3).enumerate() {
-                p.copy_from_slice(&[levels[0][i], levels[1][i], levels[2][i]]);
-            }
+            together(&levels, block);
         }
     }
 }

@@ -7,6 +7,8 @@ mod dct;
 mod eighth;
 mod entropy;
 mod frame;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 #[cfg(test)]
 mod testing;
 mod upsample;

@@ -4,7 +4,9 @@
 //! remote sensing pictures. Headers are checked against [`Limits`]
 //! before memory is taken, so a small file that claims a huge picture costs nothing.
 
+mod bilinear;
 mod blur;
+mod box_mask;
 mod colour;
 mod convert;
 mod decode;
@@ -25,6 +27,7 @@ mod nms;
 mod npy;
 mod outline;
 mod packed;
+mod pick;
 mod pixels;
 mod plane;
 mod polygon;
@@ -43,6 +46,7 @@ pub mod transform;
 mod view;
 mod warp;
 
+pub use box_mask::box_mask;
 pub use colour::{brightness, contrast, hue, saturation};
 pub use decode::{
     DecodePlan, Limits, Rect, decode, decode_file, decode_raster, decode_region, plan, read_file,
@@ -62,13 +66,14 @@ pub use labels::{DrawnObject, LABEL_PICTURE_SIDE, draw_label_map, draw_objects, 
 pub use nms::{nms, nms_by_class};
 pub use outline::mask_outlines;
 pub use packed::Packed;
+pub use pick::pick_labels;
 pub use pixels::Pixels;
 pub use plane::{IGNORE, Plane};
 pub use polygon::{Polygon, clip_polygon, polygon_area, polygon_runs};
 pub use raster::{Raster, Samples};
 pub use report::{ClassScore, classification_picture};
 pub use resize::{
-    fit_within, resize, resize_box_into, resize_into, resize_smooth, short_side_size,
+    fit_within, resize, resize_box_into, resize_box_to, resize_into, resize_smooth, short_side_size,
 };
 pub use rle::{Rle, RleError};
 pub use rng::Rng;

@@ -9,7 +9,8 @@ use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
-use crate::{Image, ImageError, Rect};
+use crate::bilinear::Bilinear;
+use crate::{Image, ImageError, Pixels, Rect};
 
 thread_local! {
     // The resizer keeps its intermediate buffer between images.
@@ -69,10 +70,32 @@ pub fn resize_box_into(
     target: (usize, usize),
     out: &mut [u8],
 ) -> Result<(), ImageError> {
-    let failed = |error: &dyn std::fmt::Display| ImageError::Argument(format!("resize: {error}"));
-    if target.0 == 0 || target.1 == 0 || out.len() != target.0 * target.1 * 3 {
-        return Err(failed(
-            &"the target size is empty or its memory has another size",
+    resize_box_to(
+        image,
+        (left, top, width, height),
+        target,
+        false,
+        target.0,
+        out,
+    )
+}
+
+/// [`resize_box_into`] for rows of `stride` pixels, the first at the begin of `out`; `mirrored` left and right.
+pub fn resize_box_to(
+    image: &Image,
+    (left, top, width, height): (f64, f64, f64, f64),
+    target: (usize, usize),
+    mirrored: bool,
+    stride: usize,
+    out: &mut [u8],
+) -> Result<(), ImageError> {
+    if target.0 == 0
+        || target.1 == 0
+        || target.0 > stride
+        || out.len() < (stride * (target.1 - 1) + target.0) * 3
+    {
+        return Err(ImageError::Argument(
+            "resize: the target size is empty or its memory has another size".into(),
         ));
     }
     // Rounding must not push the box over the edge.
@@ -80,16 +103,14 @@ pub fn resize_box_into(
     let top = top.clamp(0.0, image.height() as f64 - f64::EPSILON);
     let width = width.min(image.width() as f64 - left);
     let height = height.min(image.height() as f64 - top);
-    let source = typed(image)?;
-    let mut view = TypedImage::<U8x3>::from_buffer(target.0 as u32, target.1 as u32, out)
-        .map_err(|e| failed(&e))?;
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Interpolation(FilterType::Bilinear))
-        .crop(left, top, width, height)
-        .use_alpha(false);
-    RESIZER
-        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut view, &options))
-        .map_err(|e| failed(&e))
+    Bilinear {
+        place: (left, top, width, height),
+        within: image.whole(),
+        to: target,
+        mirrored,
+    }
+    .run(image.data(), image.width(), out, stride * 3);
+    Ok(())
 }
 
 /// Antialiased resize of a whole image, for pictures that people look at.
@@ -106,12 +127,6 @@ pub fn resize_smooth(image: &Image, width: usize, height: usize) -> Result<Image
     Image::new(width, height, data)
 }
 
-/// The pixels as the resizer's three-byte kind; the untyped interface would compile every kind there is.
-fn typed(image: &Image) -> Result<TypedImageRef<'_, U8x3>, ImageError> {
-    TypedImageRef::from_buffer(image.width() as u32, image.height() as u32, image.data())
-        .map_err(|error| ImageError::Argument(format!("resize: {error}")))
-}
-
 /// Bilinear resize of the part `rect` of RGB pixels, antialiased when `smooth`.
 pub(crate) fn resize_rgb(
     data: &[u8],
@@ -121,19 +136,28 @@ pub(crate) fn resize_rgb(
     smooth: bool,
     out: &mut [u8],
 ) -> Result<(), ImageError> {
+    if !smooth && rect.width > 0 && rect.height > 0 {
+        let place = [rect.x, rect.y, rect.width, rect.height].map(|v| v as f64);
+        let of = Bilinear {
+            place: place.into(),
+            within: rect,
+            to,
+            mirrored: false,
+        };
+        of.run(data, size.0, out, to.0 * 3);
+        return Ok(());
+    }
     let failed = |error: &dyn std::fmt::Display| ImageError::Argument(format!("resize: {error}"));
+    // The untyped interface would compile every kind of pixel there is.
     let source = TypedImageRef::<U8x3>::from_buffer(size.0 as u32, size.1 as u32, data)
         .map_err(|e| failed(&e))?;
     let [x, y, w, h] = [rect.x, rect.y, rect.width, rect.height].map(|v| v as u32);
     let source = TypedCroppedImage::from_ref(&source, x, y, w, h).map_err(|e| failed(&e))?;
     let mut target =
         TypedImage::<U8x3>::from_buffer(to.0 as u32, to.1 as u32, out).map_err(|e| failed(&e))?;
-    let algorithm = if smooth {
-        ResizeAlg::Convolution(FilterType::Bilinear)
-    } else {
-        ResizeAlg::Interpolation(FilterType::Bilinear)
-    };
-    let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .use_alpha(false);
     RESIZER
         .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, &options))
         .map_err(|e| failed(&e))

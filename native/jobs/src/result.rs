@@ -181,6 +181,19 @@ pub enum MeasureTask {
         /// What values of each channel are cut to and become 0 and 1; none: 0 and 255.
         range: Vec<(f32, f32)>,
     },
+    /// A detector's average precision in the pictures' own pixels, on 8-bit RGB pictures one by one: each resized, then
+    /// padded with zeros, right and below, to the size of the input.
+    Boxes {
+        /// The short side of a picture and the most its long one may have, in pixels, while it fits into the input; absent:
+        /// it is resized to the input's size.
+        resize: Option<[u32; 2]>,
+        /// COCO's average precision over overlaps; else VOC's at one half.
+        coco: bool,
+        /// Whether the network predicts masks.
+        masks: bool,
+        /// The pictures with what is in them (a `TruthSet` of the datasets); removed afterwards. Absent: no accuracy.
+        truth: Option<String>,
+    },
 }
 
 /// Kind of a raster's stored values.
@@ -196,8 +209,9 @@ pub enum SampleKind {
 }
 
 /// Images and the engine's fp32 scores for them: a file of little-endian fp32 values, first the network's input
-/// (images×channels×height×width), then the probabilities (images×classes, of a segmenter images×classes×height×width).
-/// Removed after the measurement.
+/// (images×channels×height×width), then the probabilities (images×classes, of a segmenter images×classes×height×width; of
+/// a detector for each image height and width of the picture, those of its image in the input, the number of
+/// detections and their scores, the surest first). Removed after the measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 pub struct Probe {
     /// Absolute file.
@@ -219,14 +233,15 @@ pub struct Measured {
     pub model: ModelMeasure,
     /// Of a quantized export the same network in fp32.
     pub fp32: Option<ModelMeasure>,
-    /// Largest difference of a probability in fp32 between the engine and the runtime.
+    /// Largest difference of a probability in fp32 between the engine and the runtime; of detectors between scores of the
+    /// same rank, where one that is missing counts with what it is above 0.05.
     pub difference: f64,
 }
 
 /// Figures of one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 pub struct ModelMeasure {
-    /// `acc1`, `acc{k}` on the validation images; empty when not measured.
+    /// `acc1` and `acc{k}`, `miou`, or the average precisions on the validation images; empty when not measured.
     pub metrics: Metrics,
     /// Size of the file.
     #[ts(type = "number")]

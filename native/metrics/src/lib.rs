@@ -11,9 +11,9 @@ mod segmentation;
 
 pub use classification::{Confusion, PrecisionRecall};
 pub use detection::{
-    CocoParameters, CocoResult, CocoSummary, Detection, DetectionSettings, ImageResult, PrCurve,
-    Region, Truth, VocClass, VocResult, box_iou, box_iou_inclusive, coco_evaluate,
-    detection_report, instance_report, voc_evaluate,
+    CocoParameters, CocoResult, CocoSummary, Detection, DetectionSettings, ImageResult, Measure,
+    PrCurve, Region, Truth, VocClass, VocResult, average_precision, box_iou, box_iou_inclusive,
+    coco_evaluate, detection_report, instance_report, voc_evaluate,
 };
 pub use ranking::{argmax, auc, in_top_k, top_k_accuracy};
 pub use report::{ReportError, classification_report};

@@ -15,7 +15,7 @@ pub const IGNORED: u8 = 255;
 /// Tables that pixels are counted into by turns: one table would make each count wait for the last.
 const TABLES: usize = 4;
 /// Pixels that are looked at together.
-const BLOCK: usize = 64;
+const BLOCK: usize = 32;
 /// Pixels until a table's counts could overflow.
 const FLUSH: usize = u32::MAX as usize / 2;
 
@@ -33,12 +33,23 @@ pub fn nearest(map: &[u8], from: (usize, usize), to: (usize, usize)) -> Vec<u8> 
     out
 }
 
+/// Counts of truth and prediction in tables of `SIDE` classes a side, with `CELLS` = `SIDE`² cells: sides are powers of
+/// two, so that where a pixel is counted is known to be in the table.
+type Tables<const CELLS: usize> = [[u32; CELLS]; TABLES];
+
+/// The smallest tables that hold the classes stay in the nearest cache.
+enum AnyTables {
+    Small(Box<Tables<{ 32 * 32 }>>),
+    Middle(Box<Tables<{ 64 * 64 }>>),
+    Large(Box<Tables<{ 256 * 256 }>>),
+}
+
 /// Counts pixels of truth against prediction.
 pub struct PixelCounter {
     classes: usize,
-    /// Rows and columns of a table: the classes, and a last one for what is left out. Small tables stay in the cache.
-    side: usize,
-    tables: Vec<u32>,
+    /// Stands for everything that is left out.
+    last: u8,
+    tables: AnyTables,
     pending: usize,
     counts: Vec<u64>,
 }
@@ -52,11 +63,15 @@ impl std::fmt::Debug for PixelCounter {
 impl PixelCounter {
     /// For label maps of `classes` classes, at most 255.
     pub fn new(classes: usize) -> Self {
-        let side = classes.min(usize::from(IGNORED)) + 1;
+        let last = classes.min(usize::from(IGNORED)) as u8;
         Self {
             classes,
-            side,
-            tables: vec![0; TABLES * side * side],
+            last,
+            tables: match last {
+                ..32 => AnyTables::Small(Box::new([[0; _]; TABLES])),
+                32..64 => AnyTables::Middle(Box::new([[0; _]; TABLES])),
+                64.. => AnyTables::Large(Box::new([[0; _]; TABLES])),
+            },
             pending: 0,
             counts: vec![0; classes * classes],
         }
@@ -74,55 +89,21 @@ impl PixelCounter {
                 self.flush();
             }
             self.pending += truth.len();
-            self.count(truth, predicted);
-        }
-    }
-
-    fn count(&mut self, truth: &[u8], predicted: &[u8]) {
-        let (truths, truth_rest) = truth.as_chunks::<BLOCK>();
-        let (predictions, predicted_rest) = predicted.as_chunks::<BLOCK>();
-        for (truth, predicted) in truths.iter().zip(predictions) {
-            self.count_block(truth, predicted);
-        }
-        for (truth, predicted) in truth_rest.iter().zip(predicted_rest) {
-            let place = place(self.side, *truth, *predicted);
-            self.tables[usize::from(place)] += 1;
-        }
-    }
-
-    fn count_block(&mut self, truth: &[u8; BLOCK], predicted: &[u8; BLOCK]) {
-        // The inside of a region.
-        let uniform = |ids: &[u8; BLOCK]| ids.iter().fold(0, |d, id| d | (id ^ ids[0])) == 0;
-        if uniform(truth) && uniform(predicted) {
-            let place = place(self.side, truth[0], predicted[0]);
-            self.tables[usize::from(place)] += BLOCK as u32;
-            return;
-        }
-        let mut places = [0; BLOCK];
-        for ((to, truth), predicted) in places.iter_mut().zip(truth).zip(predicted) {
-            *to = place(self.side, *truth, *predicted);
-        }
-        let size = self.side * self.side;
-        let tables = &mut self.tables[..TABLES * size];
-        for group in places.as_chunks::<TABLES>().0 {
-            for (i, place) in group.iter().enumerate() {
-                tables[i * size + usize::from(*place)] += 1;
+            match &mut self.tables {
+                AnyTables::Small(tables) => count(tables, self.last, truth, predicted),
+                AnyTables::Middle(tables) => count(tables, self.last, truth, predicted),
+                AnyTables::Large(tables) => count(tables, self.last, truth, predicted),
             }
         }
     }
 
     fn flush(&mut self) {
-        let known = self.side - 1;
-        for table in self.tables.chunks_exact(self.side * self.side) {
-            for (truth, row) in table.chunks_exact(self.side).take(known).enumerate() {
-                let counts = &mut self.counts[truth * self.classes..][..known];
-                counts
-                    .iter_mut()
-                    .zip(row)
-                    .for_each(|(c, n)| *c += u64::from(*n));
-            }
+        let known = usize::from(self.last);
+        match &mut self.tables {
+            AnyTables::Small(tables) => flush(tables, known, self.classes, &mut self.counts),
+            AnyTables::Middle(tables) => flush(tables, known, self.classes, &mut self.counts),
+            AnyTables::Large(tables) => flush(tables, known, self.classes, &mut self.counts),
         }
-        self.tables.fill(0);
         self.pending = 0;
     }
 
@@ -133,11 +114,57 @@ impl PixelCounter {
     }
 }
 
-/// Where a table of this side, at most 256, counts a pixel.
-#[inline]
-fn place(side: usize, truth: u8, predicted: u8) -> u16 {
-    let last = (side - 1) as u8;
-    u16::from(truth.min(last)) * side as u16 + u16::from(predicted.min(last))
+fn count<const CELLS: usize>(tables: &mut Tables<CELLS>, last: u8, truth: &[u8], predicted: &[u8]) {
+    let (truths, truth_rest) = truth.as_chunks::<BLOCK>();
+    let (predictions, predicted_rest) = predicted.as_chunks::<BLOCK>();
+    for (truth, predicted) in truths.iter().zip(predictions) {
+        // The inside of a region.
+        let uniform = |ids: &[u8; BLOCK]| ids.iter().fold(0, |d, id| d | (id ^ ids[0])) == 0;
+        if uniform(truth) && uniform(predicted) {
+            tables[0][cell::<CELLS>(last, truth[0], predicted[0])] += BLOCK as u32;
+            continue;
+        }
+        let mut cells = [0; BLOCK];
+        for ((to, truth), predicted) in cells.iter_mut().zip(truth).zip(predicted) {
+            *to = cell::<CELLS>(last, *truth, *predicted) as u16;
+        }
+        for group in cells.as_chunks::<TABLES>().0 {
+            for (table, cell) in tables.iter_mut().zip(group) {
+                table[usize::from(*cell) % CELLS] += 1;
+            }
+        }
+    }
+    for (truth, predicted) in truth_rest.iter().zip(predicted_rest) {
+        tables[0][cell::<CELLS>(last, *truth, *predicted)] += 1;
+    }
+}
+
+/// Where a pixel is counted.
+#[inline(always)]
+fn cell<const CELLS: usize>(last: u8, truth: u8, predicted: u8) -> usize {
+    let bits = const { CELLS.trailing_zeros() / 2 };
+    let cell = (u16::from(truth.min(last)) << bits) | u16::from(predicted.min(last));
+    usize::from(cell) % CELLS
+}
+
+/// Moves the counts of the `known` first classes to `counts`, a square of `classes` a side.
+fn flush<const CELLS: usize>(
+    tables: &mut Tables<CELLS>,
+    known: usize,
+    classes: usize,
+    counts: &mut [u64],
+) {
+    let side = const { 1 << (CELLS.trailing_zeros() / 2) };
+    for table in tables {
+        for (truth, row) in table.chunks_exact(side).take(known).enumerate() {
+            let counts = &mut counts[truth * classes..][..known];
+            counts
+                .iter_mut()
+                .zip(row)
+                .for_each(|(c, n)| *c += u64::from(*n));
+        }
+        table.fill(0);
+    }
 }
 
 /// Measures of one class, each within 0 and 1.

@@ -20,6 +20,7 @@ mod mobilenet_v2;
 mod mobilenet_v3;
 mod net;
 mod pplcnet;
+mod pretrained;
 mod resnet;
 mod segment;
 mod shufflenet_v2;
@@ -28,7 +29,8 @@ mod xception;
 mod xception_deeplab;
 
 pub use detect::{
-    MASK_DETECTOR, canonical_detector, detector_backbones, detector_names, detector_of,
+    HeadSettings, MASK_DETECTOR, canonical_detector, detector_backbone_names, detector_backbones,
+    detector_names, detector_of, frozen_layers,
 };
 pub use segment::{
     backbone_names, canonical_backbone, canonical_segmenter, segmenter, segmenter_backbones,
@@ -216,10 +218,15 @@ pub fn classifier_of(
     Ok(build(name, classes, origin)?)
 }
 
-/// What a parameter of a published PyTorch file is called here, where it is not called the same:
-/// torchvision's DenseNet files still say `denselayer1.norm.1.weight` for `denselayer1.norm1.weight`.
-/// `None` means that the name is right as it is.
+/// What a parameter of a published PyTorch file is called here, where it is not called the same: torchvision's DenseNet
+/// files still say `denselayer1.norm.1.weight` for `denselayer1.norm1.weight`, and those of its detectors
+/// `backbone.fpn.inner_blocks.0.weight`, `rpn.head.conv.weight` and `roi_heads.mask_head.mask_fcn1.weight` where newer
+/// versions have a convolution within a block. `None` means that the name is right as it is.
 pub fn rename_torch(name: &str) -> Option<String> {
+    rename_dense(name).or_else(|| rename_detector(name))
+}
+
+fn rename_dense(name: &str) -> Option<String> {
     if !name.contains("denselayer") {
         return None;
     }
@@ -228,6 +235,27 @@ pub fn rename_torch(name: &str) -> Option<String> {
         let number = after.starts_with(['1', '2']) && after[1..].starts_with('.');
         number.then(|| format!("{before}.{layer}{after}"))
     })
+}
+
+fn rename_detector(name: &str) -> Option<String> {
+    let (module, suffix) = name.rsplit_once('.')?;
+    if !matches!(suffix, "weight" | "bias") {
+        return None;
+    }
+    if module == "rpn.head.conv" {
+        return Some(format!("rpn.head.conv.0.0.{suffix}"));
+    }
+    if let Some(number) = module.strip_prefix("roi_heads.mask_head.mask_fcn") {
+        let number: usize = number.parse().ok()?;
+        return Some(format!(
+            "roi_heads.mask_head.{}.0.{suffix}",
+            number.checked_sub(1)?
+        ));
+    }
+    let pyramid = ["backbone.fpn.inner_blocks.", "backbone.fpn.layer_blocks."];
+    let number = pyramid.iter().find_map(|p| module.strip_prefix(p))?;
+    number.parse::<usize>().ok()?;
+    Some(format!("{module}.0.{suffix}"))
 }
 
 fn build(name: &str, classes: usize, origin: Origin) -> Built {

@@ -190,3 +190,19 @@ fn every_batch_norm_folds_and_filters_are_pruned() {
         assert_eq!(shapes(&pruned), shapes(&graph));
     }
 }
+
+/// Focal prior: before any training each class has a chance of 1 % everywhere, give or take what the small weights do.
+#[test]
+fn picodets_classes_begin_rare() {
+    let graph = graph("PicoDet", "ESNet_s", 3, Origin::Torch);
+    let weights = init_weights(&graph, 7);
+    for level in 0..4 {
+        let bias = &weights[&format!("head.head_cls{level}.bias")];
+        let chance = |v: &f32| 1.0 / (1.0 + (-f64::from(*v)).exp());
+        assert!(bias.data.iter().all(|v| (chance(v) - 0.01).abs() < 1e-6));
+        let weight = &weights[&format!("head.head_cls{level}.weight")].data;
+        let squares: f64 = weight.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let deviation = (squares / weight.len() as f64).sqrt();
+        assert!((deviation - 0.01).abs() < 1e-3, "{deviation}");
+    }
+}

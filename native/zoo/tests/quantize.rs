@@ -7,7 +7,8 @@ use oarlock_graph::{
     Op, Range, calibration_values, fold_batch_norm, init_weights, parameter_count, quantize,
 };
 use oarlock_zoo::{
-    Origin, classifier, classifier_names, segmenter_backbones, segmenter_names, segmenter_of,
+    Origin, classifier, classifier_names, detector_of, segmenter_backbones, segmenter_names,
+    segmenter_of,
 };
 use prost::Message;
 
@@ -25,8 +26,25 @@ fn every_network_is_written_quantized() {
             .into_iter()
             .take(count)
     });
-    for (name, graph) in classifiers.chain(segmenters) {
-        if parameter_count(&graph) > 30_000_000 && name != "AlexNet" {
+    let detectors = [
+        ("YOLOv3", "MobileNetV1"),
+        ("PPYOLO", "ResNet18_vd"),
+        ("PPYOLOTiny", "MobileNetV3"),
+        ("PicoDet", "ESNet_s"),
+        ("PicoDet", "LCNet"),
+        ("MaskRCNN", "ResNet18"),
+    ];
+    let detectors = detectors.map(|(n, backbone)| {
+        let built = detector_of(n, Some(backbone), true, 4, Origin::Paddle);
+        (n, built.unwrap().0)
+    });
+    let without_pyramid = detector_of("FasterRCNN", Some("ResNet50"), false, 4, Origin::Torch);
+    let detectors = detectors
+        .into_iter()
+        .chain([("FasterRCNN", without_pyramid.unwrap().0)]);
+    for (name, graph) in classifiers.chain(segmenters).chain(detectors) {
+        let detects = graph.head.is_some();
+        if parameter_count(&graph) > 30_000_000 && name != "AlexNet" && !detects {
             continue; // the same structure as its smaller relatives, at ten times the time
         }
         let weights = init_weights(&graph, 1);
@@ -42,20 +60,34 @@ fn every_network_is_written_quantized() {
             .iter()
             .filter(|n| matches!(n.op, Op::Conv2d { .. } | Op::Linear { .. }));
         for layer in layers {
-            let weight = format!("{}.weight", layer.name);
+            // Those who use the weight of another have a bias in steps of their own input.
+            let suffix = if layer.shares.is_some() {
+                "bias"
+            } else {
+                "weight"
+            };
+            let param = format!("{}.{suffix}", layer.name);
+            assert!(quantization.params.contains_key(&param), "{name}: {param}");
+        }
+        for output in &graph.outputs {
             assert!(
-                quantization.params.contains_key(&weight),
-                "{name}: {weight}"
+                quantization.values[output.node].is_none(),
+                "{name}: {}",
+                output.name
             );
         }
         let options = OnnxOptions {
             image_size: Some([64, 64]),
+            batch: detects.then_some(1),
+            detections: detects,
             ..OnnxOptions::default()
         };
         let mut bytes = Vec::new();
         onnx::write_quantized(&graph, &weights, &quantization, &options, &mut bytes).unwrap();
         let fp32 = onnx::export(&graph, &weights, &options).unwrap().len();
-        assert!(bytes.len() < fp32 / 3, "{name}: {} of {fp32}", bytes.len());
+        // The boxes of a detector are made in fp32, with as many nodes for a small one as for a large one.
+        let most = if detects { fp32 * 2 / 5 } else { fp32 / 3 };
+        assert!(bytes.len() < most, "{name}: {} of {fp32}", bytes.len());
         let onnx = ModelProto::decode(&bytes[..]).unwrap().graph.unwrap();
         let inputs = onnx.input.iter().map(|v| v.name.as_str());
         let mut known: HashSet<&str> = inputs
@@ -68,8 +100,17 @@ fn every_network_is_written_quantized() {
                 "{name}: {} comes too early",
                 node.name
             );
-            assert!(known.insert(&node.output[0]), "{name}: {} twice", node.name);
+            for output in &node.output {
+                assert!(known.insert(output), "{name}: {} twice", node.name);
+            }
         }
-        assert!(known.contains("logits"));
+        match detects {
+            false => assert!(known.contains("logits")),
+            true => assert!(
+                ["boxes", "scores", "labels"]
+                    .iter()
+                    .all(|n| known.contains(n))
+            ),
+        }
     }
 }

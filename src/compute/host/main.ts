@@ -156,7 +156,8 @@ class Host {
       this.#events.push(id, { type: 'progress', done, total, stage: 'measuring' });
     onProgress(0, 1);
     const reply = await runOnnx({ task: 'measure', spec }, { signal: job.onnx.signal, onProgress });
-    for (const path of [spec.probe.path, spec.fp32]) if (path !== null) await rm(path, { force: true });
+    const truth = spec.task.kind === 'boxes' ? spec.task.truth : null;
+    for (const path of [spec.probe.path, spec.fp32, truth]) if (path !== null) await rm(path, { force: true });
     if (reply.t === 'measured') return { ...exported, measured: reply.result };
     if (job.stop) return failed('cancelled', 'The job was stopped.', { context: { reason: 'stopped' } });
     const why = reply.t === 'failed' ? reply.message : 'it gave another answer';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { withEntries } from './description.js';
 import { normalized, TopK } from './measure.js';
-import { difference } from './session.js';
+import { difference, rankedDifference } from './session.js';
 
 test('top-k accuracy: of equal scores the lower class is the better one; scores that are no numbers have none', () => {
   const scores = Float32Array.of(0.2, 0.5, 0.3, /**/ 0.4, 0.4, 0.2, /**/ 0.1, 0.2, 0.7);
@@ -26,6 +26,14 @@ test('differences; NaN is never equal', () => {
   assert.equal(difference(Float32Array.of(1, 2), Float32Array.of(1, 2.5)), 0.5);
   assert.equal(difference(Float32Array.of(1), Float32Array.of(1, 2)), Number.POSITIVE_INFINITY);
   assert.equal(difference(Float32Array.of(Number.NaN, 1), Float32Array.of(0, 1)), Number.POSITIVE_INFINITY);
+});
+
+test('detections differ by rank; one that could be below a threshold counts little', () => {
+  const near = (a: number, b: number): void => assert.ok(Math.abs(a - b) < 1e-6, `${a} and ${b}`);
+  near(rankedDifference(Float32Array.of(0.9, 0.5), Float32Array.of(0.8, 0.5)), 0.1);
+  near(rankedDifference(Float32Array.of(0.9), Float32Array.of(0.9, 0.01)), 0);
+  near(rankedDifference(Float32Array.of(0.9, 0.4, 0.2), Float32Array.of(0.9)), 0.35);
+  near(rankedDifference(Float32Array.of(), Float32Array.of()), 0);
 });
 
 test('entries of a model.yml are replaced whole, others stay', () => {

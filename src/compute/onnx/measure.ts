@@ -3,7 +3,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { Measured, MeasureSpec, ModelMeasure } from '../jobs.gen.js';
 import type { OnProgress } from './protocol.js';
-import { difference, ExportedModel, latencies, RUNTIME, threadsOf } from './session.js';
+import { difference, ExportedModel, latencies, RUNTIME, rankedDifference, threadsOf } from './session.js';
 
 /** Pixels of one batch: sixteen images of 224 × 224. */
 const BATCH_PIXELS = 16 * 224 * 224;
@@ -35,9 +35,28 @@ interface LabelMapBatches {
 }
 type MapReader = new (spec: string, batchSize: number, models: number) => LabelMapBatches;
 
+/** The light addon's reader of validation pictures with objects, which it compares with what `models` models find. */
+interface BoxPictures {
+  readonly pictures: number;
+  readonly images: number;
+  /** A picture, normalised, and its sizes; null after the last. */
+  next(): { input: Float32Array; size: Float32Array } | null;
+  count(
+    model: number,
+    boxes: Float32Array,
+    scores: Float32Array,
+    labels: BigInt64Array,
+    masks: Float32Array | undefined,
+  ): void;
+  /** JSON. */
+  metrics(model: number): string;
+}
+type BoxReader = new (spec: string, models: number) => BoxPictures;
+
 interface Addon {
   readonly ValidationBatches: ImageReader;
   readonly LabelMapBatches: MapReader;
+  readonly BoxPictures: BoxReader;
 }
 
 type ClassesSpec = MeasureSpec & { task: { kind: 'classes' } };
@@ -147,6 +166,25 @@ async function ofPixels(
   return { images: reader.images, metrics: models.map((_, at) => ({ miou: reader.miou(at) })) };
 }
 
+async function ofBoxes(
+  spec: MeasureSpec,
+  addon: string,
+  models: readonly ExportedModel[],
+  onProgress: OnProgress,
+): Promise<Accuracies> {
+  const { BoxPictures } = open(addon);
+  const reader = new BoxPictures(JSON.stringify(spec), models.length);
+  for (let done = 1, picture = reader.next(); picture !== null; picture = reader.next(), done++) {
+    for (const [at, model] of models.entries()) {
+      const { boxes, scores, labels, masks } = await model.detections(picture.input, picture.size);
+      reader.count(at, boxes, scores, labels, masks);
+    }
+    onProgress(done, reader.pictures);
+  }
+  const metrics = models.map((_, at) => JSON.parse(reader.metrics(at)) as ModelMeasure['metrics']);
+  return { images: reader.images, metrics };
+}
+
 function accuracies(
   spec: MeasureSpec & { dataset: string },
   addon: string,
@@ -154,9 +192,8 @@ function accuracies(
   onProgress: OnProgress,
 ): Promise<Accuracies> {
   const { task } = spec;
-  return task.kind === 'classes'
-    ? ofClasses({ ...spec, task }, addon, models, onProgress)
-    : ofPixels(spec, addon, models, onProgress);
+  if (task.kind === 'classes') return ofClasses({ ...spec, task }, addon, models, onProgress);
+  return task.kind === 'pixels' ? ofPixels(spec, addon, models, onProgress) : ofBoxes(spec, addon, models, onProgress);
 }
 
 /** The probe's images and the engine's scores. */
@@ -168,6 +205,26 @@ async function readProbe(spec: MeasureSpec): Promise<{ images: Float32Array; sco
   return { images: values.subarray(0, split), scores: values.subarray(split) };
 }
 
+/** Largest difference of a model's scores and the engine's for the probe's images. */
+async function probed(
+  model: ExportedModel,
+  count: number,
+  images: Float32Array,
+  scores: Float32Array,
+): Promise<number> {
+  if (!model.detects) return difference(await model.scores(images, count), scores);
+  let largest = 0;
+  for (let image = 0, at = 0; image < count; image++) {
+    const one = images.subarray((image * images.length) / count, ((image + 1) * images.length) / count);
+    const found = scores[at + 4] ?? 0;
+    const { scores: theirs } = await model.detections(one, scores.slice(at, at + 4));
+    const ours = scores.subarray(at + 5, at + 5 + found);
+    largest = Math.max(largest, rankedDifference(theirs, ours));
+    at += 5 + found;
+  }
+  return largest;
+}
+
 /** Runs the exported model, and its fp32 form if it is quantized. `addon` is the path of the light addon. */
 export async function measure(spec: MeasureSpec, addon: string, onProgress: OnProgress): Promise<Measured> {
   const paths = spec.fp32 === null ? [spec.model] : [spec.model, spec.fp32];
@@ -175,7 +232,7 @@ export async function measure(spec: MeasureSpec, addon: string, onProgress: OnPr
   for (const path of paths) models.push(await ExportedModel.open(path, spec.threads));
   const { images, scores } = await readProbe(spec);
   const plain = models.at(-1) as ExportedModel;
-  const apart = difference(await plain.scores(images, spec.probe.images), scores);
+  const apart = await probed(plain, spec.probe.images, images, scores);
   const times = await latencies(models, images.subarray(0, spec.mean.length * pixelsOf(spec)));
   const { dataset } = spec;
   const measured = dataset === null ? undefined : await accuracies({ ...spec, dataset }, addon, models, onProgress);

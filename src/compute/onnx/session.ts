@@ -1,6 +1,7 @@
 /**
- * ONNX Runtime on exported networks: one input (N×C×H×W, normalised fp32); of a classifier one output (N×classes), of a
- * segmenter two: `score_map` (N×classes×H×W) and `label_map` (N×H×W, int64).
+ * ONNX Runtime on exported networks: an input (N×C×H×W, normalised fp32); of a classifier one output (N×classes), of a
+ * segmenter two: `score_map` (N×classes×H×W) and `label_map` (N×H×W, int64). A detector takes one image and beside it `size`
+ * (height and width of the picture, then of its image in the input), and gives `boxes`, `scores`, `labels` and maybe `masks`.
  */
 import { createRequire } from 'node:module';
 import { performance } from 'node:perf_hooks';
@@ -18,6 +19,19 @@ export const RUNTIME = `onnxruntime ${version}`;
 
 /** 0 means all cores. */
 export const threadsOf = (wanted: number): number => (wanted > 0 ? wanted : usableCores());
+
+/** A detection less sure may be above a model's threshold in one runtime and below it in another. */
+const UNSURE = 0.05;
+
+/** What a detector finds in an image, the surest first. */
+export interface Detections {
+  /** M×4: left, top, right, bottom. */
+  readonly boxes: Float32Array;
+  readonly scores: Float32Array;
+  readonly labels: BigInt64Array;
+  /** M×s×s. */
+  readonly masks: Float32Array | undefined;
+}
 
 export class ExportedModel {
   private constructor(readonly session: ort.InferenceSession) {}
@@ -46,13 +60,39 @@ export class ExportedModel {
     return sizes as [number, number, number];
   }
 
-  async #run(images: Float32Array, count: number, output: string | undefined): Promise<ort.Tensor['data']> {
+  /** Whether it finds things in one image, of which it wants to know the size. */
+  get detects(): boolean {
+    return this.session.inputNames.includes('size');
+  }
+
+  #image(images: Float32Array, count: number): Record<string, ort.Tensor> {
     const [input] = this.session.inputNames;
-    if (input === undefined || output === undefined) throw new Error('the model has no input or no output');
-    const tensor = new ort.Tensor('float32', images, [count, ...this.imageShape]);
-    const result = (await this.session.run({ [input]: tensor }, [output]))[output];
+    if (input === undefined) throw new Error('the model has no input');
+    return { [input]: new ort.Tensor('float32', images, [count, ...this.imageShape]) };
+  }
+
+  async #run(images: Float32Array, count: number, output: string | undefined): Promise<ort.Tensor['data']> {
+    if (output === undefined) throw new Error('the model has no output');
+    const result = (await this.session.run(this.#image(images, count), [output]))[output];
     if (result === undefined) throw new Error(`the model gives no ${output}`);
     return result.data;
+  }
+
+  /** Of a detector: what is in an image; without `size` one that fills the input. */
+  async detections(image: Float32Array, size?: Float32Array): Promise<Detections> {
+    const [, height, width] = this.imageShape;
+    const sizes = size ?? Float32Array.of(height, width, height, width);
+    const feeds = { ...this.#image(image, 1), size: new ort.Tensor('float32', sizes, [4]) };
+    const { boxes, scores, labels, masks } = await this.session.run(feeds);
+    const [b, s, l, m] = [boxes?.data, scores?.data, labels?.data, masks?.data];
+    if (!(b instanceof Float32Array && s instanceof Float32Array && l instanceof BigInt64Array))
+      throw new Error('the model does not give boxes, scores and labels');
+    return { boxes: b, scores: s, labels: l, masks: m instanceof Float32Array ? m : undefined };
+  }
+
+  /** Runs it on one image, for the time that it takes. */
+  async once(image: Float32Array): Promise<void> {
+    await (this.detects ? this.detections(image) : this.scores(image, 1));
   }
 
   /** Scores of `count` images, row by row; of a segmenter its score maps. */
@@ -82,7 +122,7 @@ export async function latencies(models: readonly ExportedModel[], image: Float32
   for (let run = 0; run < WARM_UP + RUNS && (run <= WARM_UP || performance.now() < until); run++) {
     for (const [at, model] of models.entries()) {
       const begin = performance.now();
-      await model.scores(image, 1);
+      await model.once(image);
       if (run >= WARM_UP) times[at]?.push(performance.now() - begin);
     }
   }
@@ -101,4 +141,14 @@ export function difference(a: Float32Array, b: Float32Array): number {
     if (!(gap <= largest)) largest = Number.isNaN(gap) ? Number.POSITIVE_INFINITY : gap;
   }
   return largest;
+}
+
+/**
+ * Largest difference of the scores of detections by rank; one that only one of the lists has counts with what it is above
+ * the scores that may be cut off.
+ */
+export function rankedDifference(a: Float32Array, b: Float32Array): number {
+  const both = Math.min(a.length, b.length);
+  const rest = [...a.subarray(both), ...b.subarray(both)].map((score) => Math.max(0, score - UNSURE));
+  return Math.max(difference(a.subarray(0, both), b.subarray(0, both)), ...rest.slice(0, 1));
 }

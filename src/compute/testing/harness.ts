@@ -33,15 +33,16 @@ export const SHORT: Partial<ComputeConfig> = {
   yieldToServer: false,
 };
 
-export function workspace(t: TestContext): string {
-  const folder = mkdtempSync(join(tmpdir(), 'oarlock-compute-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+export function workspace(): string {
+  const folder = mkdtempSync(join(tmpdir(), `oarlock-compute-${process.pid}-`));
+  // Not in `t.after`: what is closed there later still writes.
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 
 /** Closed when the test ends. */
 export function testCompute(t: TestContext, config: Partial<ComputeConfig> = {}): Compute {
-  const compute = createCompute({ workspace: config.workspace ?? workspace(t), ...SHORT, ...config }, quiet);
+  const compute = createCompute({ workspace: config.workspace ?? workspace(), ...SHORT, ...config }, quiet);
   t.after(() => compute.close(2_000));
   return compute;
 }

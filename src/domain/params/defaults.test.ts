@@ -229,7 +229,7 @@ test('weights are offered by name only when they are on this machine', () => {
   const asked: string[] = [];
   const { train, warnings } = suggestParams(input({ type: 'detection', hasWeights: (key) => asked.push(key) === 0 }));
   assert.equal(train.pretrain_weights, null);
-  assert.deepEqual(asked, ['YOLOv3_DarkNet53_IMAGENET']);
+  assert.deepEqual(asked, ['YOLOv3_DarkNet53_IMAGENET', 'DarkNet53_IMAGENET']);
   assert.match(warnings.join(), /npm run weights -- add/);
 });
 

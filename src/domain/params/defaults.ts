@@ -2,7 +2,7 @@
 import type { ProjectType } from '../enums.js';
 import { notReady } from '../errors.js';
 import type { TrainParams } from './fields.js';
-import { chooseBackbone, DEFAULT_MODEL, findModel, type ModelInfo, pretrainedNames, weightsKey } from './models.js';
+import { chooseBackbone, DEFAULT_MODEL, findModel, type ModelInfo, pretrainedNames, usableKeys } from './models.js';
 
 /** What the suggestions depend on. */
 export interface DefaultsInput {
@@ -159,8 +159,9 @@ function defaultBackbone(info: ModelInfo): string | undefined {
 function defaultWeights(info: ModelInfo, backbone: string | undefined, has: (key: string) => boolean) {
   const names = pretrainedNames(info, backbone);
   const name = names.includes('IMAGENET') ? 'IMAGENET' : (names[0] as string);
-  const key = weightsKey(info, backbone, name);
-  if (has(key)) return { name };
+  const keys = usableKeys(info, backbone, name);
+  if (keys.some(has)) return { name };
+  const [key] = keys;
   return {
     name: null,
     warning: `No pretrained weights ${key} on this machine: training starts from random weights. Add them with "npm run weights -- add FILE".`,

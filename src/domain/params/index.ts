@@ -13,6 +13,7 @@ export {
   MODELS,
   type ModelInfo,
   pretrainedNames,
+  usableKeys,
   weightsKey,
 } from './models.js';
 export type { ParamsPlan, TrainingSite } from './plan.js';

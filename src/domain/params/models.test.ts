@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { chooseBackbone, findModel, findModelAnywhere, pretrainedNames, weightsKey } from './models.js';
+import { chooseBackbone, findModel, findModelAnywhere, pretrainedNames, usableKeys, weightsKey } from './models.js';
 
 test('a model of another type or an unknown one is refused with the offered names', () => {
   assert.throws(() => findModel('classification', 'YOLOv3'), /classification has no model "YOLOv3"/);
@@ -58,4 +58,14 @@ test('names of pretrained weights, first one is the fallback', () => {
 test('weights live under model, backbone and name', () => {
   assert.equal(weightsKey(findModel('classification', 'ResNet50_vd'), undefined, 'IMAGENET'), 'ResNet50_vd_IMAGENET');
   assert.equal(weightsKey(findModel('detection', 'YOLOv3'), 'DarkNet53', 'COCO'), 'YOLOv3_DarkNet53_COCO');
+  const keys = (model: string, backbone: string, name: string): string[] =>
+    usableKeys(findModel('detection', model), backbone, name);
+  assert.deepEqual(keys('YOLOv3', 'DarkNet53', 'COCO'), ['YOLOv3_DarkNet53_COCO']);
+  assert.deepEqual(keys('YOLOv3', 'MobileNetV3', 'IMAGENET'), [
+    'YOLOv3_MobileNetV3_IMAGENET',
+    'MobileNetV3_large_IMAGENET',
+  ]);
+  assert.deepEqual(keys('PPYOLO', 'ResNet50_vd_dcn', 'IMAGENET')[1], 'ResNet50_vd_IMAGENET');
+  assert.deepEqual(keys('PicoDet', 'ESNet_m', 'IMAGENET'), ['PicoDet_ESNet_m_IMAGENET']);
+  assert.equal(keys('PPYOLOTiny', 'MobileNetV3', 'IMAGENET').length, 1);
 });

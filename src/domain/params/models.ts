@@ -159,6 +159,26 @@ export function pretrainedNames(info: ModelInfo, backbone: string | undefined): 
   return ['CITYSCAPES'];
 }
 
+/** Backbones that are called otherwise than the classifier of the same layers. */
+const BACKBONE_CLASSIFIERS: Readonly<Record<string, string>> = {
+  MobileNetV3: 'MobileNetV3_large',
+  MobileNetV3_ssld: 'MobileNetV3_large_ssld',
+  HRNet_W18: 'HRNet_W18_C',
+  ResNet50_vd_dcn: 'ResNet50_vd',
+  ResNet101_vd_dcn: 'ResNet101_vd',
+};
+
+/** Names of the folders whose weights serve, the model's own first: a backbone may also begin with its classifier. */
+export function usableKeys(info: ModelInfo, backbone: string | undefined, name: string): string[] {
+  const own = weightsKey(info, backbone, name);
+  // PPYOLOTiny's backbone has half the width.
+  if (name !== 'IMAGENET' || backbone === undefined || info.name === 'PPYOLOTiny') return [own];
+  const classifier = BY_NAME.get(`classification/${fold(BACKBONE_CLASSIFIERS[backbone] ?? backbone)}`);
+  return classifier === undefined || info.backbones.length === 0
+    ? [own]
+    : [own, weightsKey(classifier, undefined, name)];
+}
+
 /** Name of the folder that holds given weights: `<Model>[_<backbone>]_<NAME>`. */
 export function weightsKey(info: ModelInfo, backbone: string | undefined, name: string): string {
   return [info.name, ...(info.backbones.length > 0 && backbone ? [backbone] : []), name].join('_');

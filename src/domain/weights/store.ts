@@ -9,7 +9,14 @@ import type { WeightsApi } from '../contracts.js';
 import type { ProjectType } from '../enums.js';
 import { invalidArgument, notFound, OarlockError } from '../errors.js';
 import type { DownloadProgress, Mirror } from '../mirror.js';
-import { chooseBackbone, findModel, type ModelInfo, pretrainedNames, weightsKey } from '../params/models.js';
+import {
+  chooseBackbone,
+  findModel,
+  type ModelInfo,
+  pretrainedNames,
+  usableKeys,
+  weightsKey,
+} from '../params/models.js';
 import { isWeightsPath } from '../params/stored.js';
 import type { PathGuard } from '../paths.js';
 import { ENDINGS, inspectWeights, type WeightsFormat } from './inspect.js';
@@ -119,8 +126,10 @@ export class Weights implements WeightsApi {
     const names = pretrainedNames(info, backbone);
     const name = names.find((known) => known.toLowerCase() === request.wanted.toLowerCase()) ?? (names[0] as string);
     const key = weightsKey(info, backbone, name);
-    const here = await this.#find(key);
-    if (here !== undefined) return here;
+    for (const usable of usableKeys(info, backbone, name)) {
+      const here = await this.#find(usable);
+      if (here !== undefined) return here;
+    }
     const where = this.#where(info, backbone, name, key);
     const context = { field: 'pretrain_weights', weights: key };
     if (this.#options.mirror === undefined) {

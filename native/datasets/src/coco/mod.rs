@@ -20,7 +20,7 @@ use crate::{DataError, DetectSample, decode_text};
 pub use parts::PARTS;
 pub(crate) use parts::{WHOLE, merged, write_parts};
 pub use segmentation::Segmentation;
-pub use truth::CocoTruth;
+pub use truth::{CocoTruth, Places, TruthSet};
 
 /// Largest annotation file.
 const MAX_BYTES: u64 = 4 << 30;

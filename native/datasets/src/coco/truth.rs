@@ -1,5 +1,10 @@
 //! Annotations as MSCOCO lists: what detections are compared with.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use oarlock_imaging::Rle;
+use oarlock_metrics::{ImageResult, Truth};
 use serde::{Deserialize, Serialize};
 
 use super::{Coco, CocoAnnotation, CocoCategory, CocoImage, Id, Segmentation};
@@ -16,7 +21,62 @@ pub struct CocoTruth {
     pub annotations: Vec<CocoAnnotation>,
 }
 
+/// Pictures with what is in them, as one process hands them to another.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TruthSet {
+    /// Absolute files, in the order of the truth's pictures.
+    pub pictures: Vec<PathBuf>,
+    /// What is in them.
+    pub truth: CocoTruth,
+}
+
+/// Places of pictures and classes in their lists.
+#[derive(Debug)]
+pub struct Places {
+    images: HashMap<Id, usize>,
+    classes: HashMap<Id, usize>,
+}
+
+impl Places {
+    /// Place of a picture and of a class; none when one of both is not there.
+    pub fn find(&self, image: &Id, class: &Id) -> Option<(usize, usize)> {
+        let image = self.images.get(image).copied();
+        image.zip(self.classes.get(class).copied())
+    }
+}
+
 impl CocoTruth {
+    /// Where everything stands.
+    pub fn places(&self) -> Places {
+        let places = |ids: &mut dyn Iterator<Item = &Id>| -> HashMap<Id, usize> {
+            ids.enumerate()
+                .map(|(place, id)| (id.clone(), place))
+                .collect()
+        };
+        Places {
+            images: places(&mut self.images.iter().map(|i| &i.id)),
+            classes: places(&mut self.categories.iter().map(|c| &c.id)),
+        }
+    }
+
+    /// What is in each picture, where nothing was found yet, in the order of `images`; with `masks` the pixels too. None
+    /// when an annotation names a picture or a class that is not there.
+    pub fn results(&self, places: &Places, masks: bool) -> Option<Vec<ImageResult>> {
+        let size = |side: f32| (side >= 1.0).then_some(side as u32);
+        let empty = |image: &CocoImage| ImageResult {
+            size: size(image.width).zip(size(image.height)),
+            ..ImageResult::default()
+        };
+        let mut results: Vec<ImageResult> = self.images.iter().map(empty).collect();
+        for annotation in &self.annotations {
+            let (image, class) = places.find(&annotation.image_id, &annotation.category_id)?;
+            let result = &mut results[image];
+            let size = masks.then_some(result.size).flatten();
+            result.truths.push(truth(annotation, class, size));
+        }
+        Some(results)
+    }
+
     /// The content of a file: its usable annotations and its crowds. With `masks`, things without one are left out, as
     /// in training.
     pub fn of(coco: &Coco, masks: bool) -> Self {
@@ -70,6 +130,23 @@ impl CocoTruth {
             categories: labels.iter().enumerate().map(category).collect(),
             annotations,
         }
+    }
+}
+
+fn truth(annotation: &CocoAnnotation, class: usize, size: Option<(u32, u32)>) -> Truth {
+    let bbox = annotation.bbox.unwrap_or_default().map(f64::from);
+    let mask = size.and_then(|size| annotation.segmentation.mask(size));
+    let measured = || {
+        mask.as_ref()
+            .map_or(bbox[2] * bbox[3], |mask: &Rle| f64::from(mask.area()))
+    };
+    Truth {
+        class,
+        bbox,
+        area: annotation.area.unwrap_or_else(measured),
+        crowd: annotation.iscrowd,
+        difficult: annotation.difficult,
+        mask,
     }
 }
 

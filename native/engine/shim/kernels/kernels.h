@@ -33,8 +33,8 @@ struct Kernels {
   // `copy` (bf16) is null where the forward pass reads the master weights themselves.
   void (*sgd)(float *w, uint16_t *copy, const void *g, bool g_bf16, float *v, int64_t n, SgdRates r);
   void (*adam)(float *w, uint16_t *copy, const void *g, bool g_bf16, float *m, float *s, int64_t n, AdamRates r);
-  // Adds to `sum` and `square` the sums of x − shift and of its square, for each channel.
-  void (*norm_stats)(NormRows m, const void *x, const float *shift, float *sum, float *square);
+  // The mean over the rows and the sum of squared differences from it, for each channel.
+  void (*norm_stats)(NormRows m, const void *x, double *mean, double *square);
   // y = act(x · scale + shift [+ residual])
   void (*norm_apply)(NormRows m, const void *x, const void *residual, void *y, const float *scale, const float *shift);
   // With g = dy · act', adds to `sum` and `product` the sums of g and of g · (x − mean), for each channel.

@@ -1,8 +1,10 @@
 //! The anchors of a region proposal network (Ren et al. 2015, "Faster R-CNN").
 
 use oarlock_graph::RpnLevel;
+use tch::{Kind, Tensor};
 
 use super::boxes::Edges;
+use crate::Result;
 
 /// All anchors for an input of one size: level by level, row by row, pixel by pixel, at each sizes × ratios.
 ///
@@ -35,6 +37,23 @@ impl Level {
         let (x, y) = (column as f32 * self.stride, row as f32 * self.stride);
         let [x1, y1, x2, y2] = self.shapes[shape];
         [x + x1, y + y1, x + x2, y + y2]
+    }
+
+    /// The anchors at places (of any shape) within the level, …×4, on the places' device.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn on_device(&self, places: &Tensor) -> Result<Tensor> {
+        let (count, columns) = (self.shapes.len() as i64, self.columns as i64);
+        let over = |t: &Tensor, by: i64| t.f_divide_scalar_mode(by, "floor");
+        let pixel = over(places, count)?;
+        let flat: Vec<f32> = self.shapes.iter().flatten().copied().collect();
+        let shapes = Tensor::f_from_slice(&flat)?.f_to_device(places.device())?;
+        let shape = places.f_remainder(count)?;
+        let shapes = Tensor::f_embedding(&shapes.f_reshape([-1, 4])?, &shape, -1, false, false)?;
+        let (x, y) = (pixel.f_remainder(columns)?, over(&pixel, columns)?);
+        let at = Tensor::f_stack(&[&x, &y, &x, &y], -1)?.f_to_kind(Kind::Float)?;
+        Ok(shapes.f_add(&at.f_mul_scalar(f64::from(self.stride))?)?)
     }
 
     fn at(&self, place: usize) -> Edges {

@@ -6,7 +6,7 @@ use oarlock_imaging::BBox;
 pub type Edges = [f32; 4];
 
 /// Growth of a side beyond which a prediction is not believed, ln(1000 / 16).
-const MOST_GROWTH: f32 = 4.135_166_6;
+pub(super) const MOST_GROWTH: f32 = 4.135_166_6;
 
 /// Width and height.
 pub fn sides(b: &Edges) -> (f32, f32) {

@@ -2,45 +2,63 @@
 
 use oarlock_graph::Suppression;
 use oarlock_imaging::{Chosen, Decay, Selection, matrix_nms, multiclass_nms};
+use tch::Tensor;
 
-use super::Detected;
+use super::{Detected, device};
+use crate::Result;
+use crate::exec::download;
 
 /// The boxes of an image that may be something.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Candidates {
-    /// Left, top, right and bottom edges in pixels of the stored picture.
-    pub boxes: Vec<[f32; 4]>,
-    /// The scores of all classes for each box, box after box.
-    pub scores: Vec<f32>,
+    /// K×4, left, top, right and bottom edges in pixels of the stored picture, fp32.
+    pub boxes: Tensor,
+    /// K×classes, fp32.
+    pub scores: Tensor,
 }
 
 impl Candidates {
     /// The detections among them, the surest first.
-    pub fn choose(&self, classes: usize, suppression: &Suppression) -> Vec<Detected> {
-        let scores = rows(&self.scores, classes);
-        let chosen = chosen(&self.boxes, &scores, suppression);
-        chosen
-            .into_iter()
-            .map(|c| Detected {
-                class: c.class,
-                score: c.score,
-                bbox: self.boxes[c.index],
-                mask: None,
-            })
-            .collect()
-    }
-}
-
-/// Boxes × classes to classes × boxes.
-fn rows(scores: &[f32], classes: usize) -> Vec<f32> {
-    let boxes = scores.len().checked_div(classes).unwrap_or(0);
-    let mut rows = vec![0.0; boxes * classes];
-    for (i, of_box) in scores.chunks_exact(classes.max(1)).enumerate() {
-        for (class, &score) in of_box.iter().enumerate() {
-            rows[class * boxes + i] = score;
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn choose(&self, suppression: &Suppression) -> Result<Vec<Detected>> {
+        if device::chooses(self.boxes.device()) {
+            let boxes = self.boxes.f_unsqueeze(0)?;
+            return device::choose(&boxes, &self.scores.f_tr()?, suppression);
         }
+        let boxes = download(&self.boxes)?.data;
+        let boxes = boxes.as_chunks::<4>().0;
+        let scores = download(&self.scores.f_tr()?)?.data;
+        let detection = |c: Chosen| Detected {
+            class: c.class,
+            score: c.score,
+            bbox: boxes[c.index],
+            mask: None,
+        };
+        let chosen = chosen(boxes, &scores, suppression);
+        Ok(chosen.into_iter().map(detection).collect())
     }
-    rows
+
+    /// Those of each image, from those of all together with the places of their images (K).
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn by_image(
+        images: usize,
+        places: &Tensor,
+        boxes: &Tensor,
+        scores: &Tensor,
+    ) -> Result<Vec<Self>> {
+        let one = |image: usize| -> Result<Self> {
+            let rows = places.f_eq(image as i64)?.f_nonzero()?.f_squeeze_dim(1)?;
+            Ok(Self {
+                boxes: boxes.f_index_select(0, &rows)?,
+                scores: scores.f_index_select(0, &rows)?,
+            })
+        };
+        (0..images).map(one).collect()
+    }
 }
 
 fn chosen(boxes: &[[f32; 4]], scores: &[f32], suppression: &Suppression) -> Vec<Chosen> {

@@ -3,11 +3,15 @@
 pub(crate) mod anchors;
 pub(crate) mod boxes;
 mod choose;
-mod paste;
+mod device;
+#[cfg(test)]
+mod device_tests;
 pub(crate) mod pico;
 pub(crate) mod proposals;
 pub(crate) mod two_stage;
 mod yolo;
+
+pub(crate) use two_stage::to_the_end;
 
 use oarlock_graph::Head;
 use oarlock_imaging::Rle;
@@ -80,10 +84,10 @@ pub fn detect_in(
         Head::Pico(head) => pico::candidates(head, &outputs, frames)?,
         Head::TwoStage(_) => return Err(EngineError::internal("not a one-stage detector")),
     };
-    let chosen = candidates
+    candidates
         .iter()
-        .map(|image| image.choose(head.classes(), head.suppression()));
-    Ok(chosen.collect())
+        .map(|image| image.choose(head.suppression()))
+        .collect()
 }
 
 /// The outputs as fp32.

@@ -5,7 +5,6 @@ use tch::{Kind, Tensor};
 
 use super::Frame;
 use super::choose::Candidates;
-use crate::exec::download;
 use crate::{EngineError, Result};
 
 /// Surest points of a level that are looked at.
@@ -26,13 +25,13 @@ pub(super) fn candidates(
         ));
     }
     let (Suppression::Nms { score, .. } | Suppression::Matrix { score, .. }) = head.suppression;
-    let mut found = vec![Candidates::default(); frames.len()];
+    let mut found: Vec<(Vec<Tensor>, Vec<Tensor>)> = Vec::new();
+    found.resize_with(frames.len(), Default::default);
     for ([scores, sides], &stride) in levels.iter().zip(&head.strides) {
         let width = scores.size4()?.3;
         let scores = by_point(scores)?.f_sigmoid()?;
         let sides = by_point(sides)?;
-        let images = (0..).zip(frames).zip(&mut found);
-        for ((image, frame), found) in images {
+        for ((image, frame), found) in (0..).zip(frames).zip(&mut found) {
             let scores = scores.f_select(0, image)?;
             let best = scores.f_amax([1], false)?;
             let kept = surest(&best, f64::from(score))?;
@@ -40,17 +39,21 @@ pub(super) fn candidates(
                 &sides.f_select(0, image)?.f_index_select(0, &kept)?,
                 head.bins,
             )?;
-            let distances = download(&distances)?.data;
-            let scores = download(&scores.f_index_select(0, &kept)?)?.data;
-            let points = Vec::<i64>::try_from(kept.f_to_device(tch::Device::Cpu)?)?;
-            for (point, distances) in points.into_iter().zip(distances.as_chunks::<4>().0) {
-                let at = [point % width, point / width].map(|p| p as f32 + head.offset);
-                found.boxes.push(decode(at, distances, stride, frame));
-            }
-            found.scores.extend(scores);
+            let rows = kept.f_divide_scalar_mode(width, "floor")?;
+            let points = Tensor::f_stack(&[kept.f_remainder(width)?, rows], 1)?;
+            let points = points.f_to_kind(Kind::Float)?;
+            let points = points.f_add_scalar(f64::from(head.offset))?;
+            found.0.push(decode(&points, &distances, stride, frame)?);
+            found.1.push(scores.f_index_select(0, &kept)?);
         }
     }
-    Ok(found)
+    let joined = |(boxes, scores): (Vec<Tensor>, Vec<Tensor>)| -> Result<Candidates> {
+        Ok(Candidates {
+            boxes: Tensor::f_cat(&boxes, 0)?,
+            scores: Tensor::f_cat(&scores, 0)?,
+        })
+    };
+    found.into_iter().map(joined).collect()
 }
 
 /// N×C×h×w to N×(h·w)×C.
@@ -88,15 +91,19 @@ fn surest(best: &Tensor, score: f64) -> Result<Tensor> {
     Ok(places.f_index_select(0, &above)?.f_to_kind(Kind::Int64)?)
 }
 
-/// Edges in pixels of the stored picture, within it.
-fn decode(at: [f32; 2], distances: &[f32; 4], stride: usize, frame: &Frame) -> [f32; 4] {
-    let shown = [frame.shown.0, frame.shown.1].map(|s| s as f32);
-    let full = [frame.full.0, frame.full.1].map(|s| s as f32);
-    let edge = |side: usize| {
-        let axis = side % 2;
-        let sign = if side < 2 { -1.0 } else { 1.0 };
-        let place = (at[axis] + sign * distances[side]) * stride as f32;
-        place.clamp(0.0, shown[axis]) / shown[axis].max(1.0) * full[axis]
+/// Edges in pixels of the stored picture, within it, K×4; from points K×2 and distances K×4 in strides.
+fn decode(points: &Tensor, distances: &Tensor, stride: usize, frame: &Frame) -> Result<Tensor> {
+    let pair = |values: (usize, usize)| -> Result<Tensor> {
+        let pair = Tensor::f_from_slice(&[values.0 as f32, values.1 as f32])?;
+        Ok(pair.f_to_device(points.device())?)
     };
-    [edge(0), edge(1), edge(2), edge(3)]
+    let (shown, full) = (pair(frame.shown)?, pair(frame.full)?);
+    let edge = |place: Tensor| -> Result<Tensor> {
+        let place = place.f_mul_scalar(stride as f64)?.f_clamp_min(0.0)?;
+        let share = place.f_minimum(&shown)?.f_div(&shown.f_clamp_min(1.0)?)?;
+        Ok(share.f_mul(&full)?)
+    };
+    let low = edge(points.f_sub(&distances.f_narrow(1, 0, 2)?)?)?;
+    let high = edge(points.f_add(&distances.f_narrow(1, 2, 2)?)?)?;
+    Ok(Tensor::f_cat(&[low, high], 1)?)
 }

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::anchors::Anchors;
 use super::boxes::{Edges, clipped, decode, sides};
+use super::device;
 use crate::{EngineError, Result};
 
 /// What a region proposal network says of all anchors.
@@ -71,12 +72,58 @@ impl Rpn {
         strict: bool,
     ) -> Result<Vec<Vec<Edges>>> {
         let _guard = tch::no_grad_guard();
+        if device::chooses(self.scores.device()) {
+            return self.propose_there(how, shown, strict);
+        }
         let best = self.best(how.before)?;
         if strict && best.values.iter().any(|v| v.is_nan()) {
             return Err(non_finite());
         }
         let image = |(i, shown): (usize, &(usize, usize))| best.proposals(i, self, how, *shown);
         Ok(shown.iter().enumerate().map(image).collect())
+    }
+
+    /// [`Self::propose`] where the maps are: only the regions leave the device.
+    pub(super) fn propose_there(
+        &self,
+        how: &Proposals,
+        shown: &[(usize, usize)],
+        strict: bool,
+    ) -> Result<Vec<Vec<Edges>>> {
+        let n = self.scores.size()[0];
+        let least = f64::from(how.min_size.max(1.0));
+        let shown = device::sizes(shown, self.scores.device())?.f_unsqueeze(1)?;
+        let (mut boxes, mut scores) = (Vec::new(), Vec::new());
+        for level in self.anchors.levels() {
+            let (first, len) = (level.first as i64, level.count() as i64);
+            let count = len.min(how.before as i64);
+            let score = self.scores.f_narrow(1, first, len)?;
+            let (score, place) = score.f_topk(count, 1, true, true)?;
+            let rows = place.f_unsqueeze(2)?.f_expand([n, count, 4], false)?;
+            let deltas = self.deltas.f_narrow(1, first, len)?;
+            let deltas = deltas.f_gather(1, &rows, false)?;
+            let whole = deltas.f_isfinite()?.f_all_dim(2, false)?;
+            let known = deltas
+                .f_isnan()?
+                .f_any_dim(2, false)?
+                .f_logical_or(&score.f_isnan()?)?
+                .f_logical_not()?;
+            if strict && known.f_all()?.f_int64_value(&[])? == 0 {
+                return Err(non_finite());
+            }
+            let found = device::decode(&level.on_device(&place)?, &deltas, &[1.0; 4], &shown)?;
+            let sides = found.f_narrow(2, 2, 2)?.f_sub(&found.f_narrow(2, 0, 2)?)?;
+            let alive = sides
+                .f_ge(least)?
+                .f_all_dim(2, false)?
+                .f_logical_and(&whole)?
+                .f_logical_and(&known)?;
+            let stays = device::suppressed(&found, &alive, f64::from(how.overlap), 0.0)?;
+            scores.push(score.f_masked_fill(&stays.f_logical_not()?, f64::NEG_INFINITY)?);
+            boxes.push(found);
+        }
+        let (boxes, scores) = (Tensor::f_cat(&boxes, 1)?, Tensor::f_cat(&scores, 1)?);
+        device::best_regions(&boxes, &scores, how.after)
     }
 
     /// The best anchors of each level, on the host.

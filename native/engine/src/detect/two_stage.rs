@@ -1,12 +1,11 @@
 //! From proposals to detections: Faster R-CNN (Ren et al. 2015) and Mask R-CNN (He et al. 2017).
 
 use oarlock_graph::{Suppression, TwoStageHead};
-use oarlock_imaging::{Selection, multiclass_nms};
+use oarlock_imaging::{Selection, box_mask, multiclass_nms};
 use oarlock_jobs::ErrorCode;
 use tch::{Device, Kind, Tensor};
 
 use super::boxes::{Edges, clipped, decode, sides};
-use super::paste::paste;
 use super::proposals::{Rpn, non_finite, regions};
 use super::{Detected, Frame};
 use crate::exec::{Network, Pass};
@@ -56,8 +55,12 @@ pub(super) fn detect(
         &regions(proposals.iter().map(Vec::as_slice), device)?,
     )?;
     let scores = pass.output("box_score")?.f_softmax(-1, Kind::Float)?;
-    let (scores, deltas) = (host(&scores)?, host(&pass.output("box_delta")?)?);
-    let found = choose(head, &proposals, &shown, &scores, &deltas)?;
+    let deltas = pass.output("box_delta")?;
+    let found = if super::device::chooses(device) {
+        choose_there(head, &proposals, &shown, &scores, &deltas)?
+    } else {
+        choose(head, &proposals, &shown, &host(&scores)?, &host(&deltas)?)?
+    };
     let masks = match head.mask_size {
         Some(side) => Some((side, masks(&mut pass, side, &found, device)?)),
         None => None,
@@ -76,6 +79,50 @@ pub(super) fn detect(
         results.push(result);
     }
     Ok(results)
+}
+
+/// Regions of each image and stage that [`to_the_end`] pools at most.
+const CALIBRATION_REGIONS: usize = 100;
+
+/// A pass of all stages for its values, whatever is found: the regions of boxes are the surest proposals, those of
+/// masks the boxes found there, else the proposals again.
+///
+/// # Errors
+/// As [`super::detect`].
+pub(crate) fn to_the_end<'n>(
+    network: &'n Network,
+    head: &TwoStageHead,
+    input: &Tensor,
+    frames: &[Frame],
+) -> Result<Pass<'n>> {
+    let _guard = tch::no_grad_guard();
+    let device = network.placement().device;
+    let mut pass = network.begin(input, false)?;
+    let shown: Vec<(usize, usize)> = frames.iter().map(|f| f.shown).collect();
+    let mut proposals = rpn(&pass, head)?.propose(&head.test, &shown, true)?;
+    proposals
+        .iter_mut()
+        .for_each(|image| image.truncate(CALIBRATION_REGIONS));
+    let all = regions(proposals.iter().map(Vec::as_slice), device)?;
+    pass.give("rois", &all)?;
+    if head.mask_size.is_none() {
+        return Ok(pass);
+    }
+    let scores = host(&pass.output("box_score")?.f_softmax(-1, Kind::Float)?)?;
+    let deltas = host(&pass.output("box_delta")?)?;
+    let found = choose(head, &proposals, &shown, &scores, &deltas)?;
+    let boxes: Vec<Vec<Edges>> = found
+        .iter()
+        .map(|image| image.iter().map(|f| f.bbox).collect())
+        .collect();
+    match boxes.iter().all(Vec::is_empty) {
+        true => pass.give("mask_rois", &all)?,
+        false => pass.give(
+            "mask_rois",
+            &regions(boxes.iter().map(Vec::as_slice), device)?,
+        )?,
+    }
+    Ok(pass)
 }
 
 /// fp32 values in host memory.
@@ -149,6 +196,44 @@ pub(crate) fn choose(
     Ok(result)
 }
 
+/// [`choose`] where the values are: only what is chosen leaves the device.
+pub(super) fn choose_there(
+    head: &TwoStageHead,
+    proposals: &[Vec<Edges>],
+    shown: &[(usize, usize)],
+    scores: &Tensor,
+    deltas: &Tensor,
+) -> Result<Vec<Vec<Found>>> {
+    let deltas = deltas.f_to_kind(Kind::Float)?;
+    for values in [scores, &deltas] {
+        if values.f_isnan()?.f_any()?.f_int64_value(&[])? != 0 {
+            return Err(non_finite());
+        }
+    }
+    let classes = head.classes as i64;
+    let rois = regions(proposals.iter().map(Vec::as_slice), scores.device())?;
+    let (mut first, mut result) = (0, Vec::with_capacity(proposals.len()));
+    for (regions, shown) in proposals.iter().zip(shown) {
+        let count = regions.len() as i64;
+        let rows = |t: &Tensor| t.f_narrow(0, first, count);
+        let base = rows(&rois)?.f_narrow(1, 1, 4)?.f_unsqueeze(0)?;
+        let deltas = rows(&deltas)?.f_reshape([count, classes, 4])?;
+        let deltas = deltas.f_transpose(0, 1)?;
+        let within = super::device::sizes(&[*shown], scores.device())?;
+        let boxes = super::device::decode(&base, &deltas, &head.delta_weights, &within)?;
+        let chances = rows(scores)?.f_narrow(1, 0, classes)?.f_tr()?;
+        let chosen = super::device::choose(&boxes, &chances, &head.suppression)?;
+        let found = chosen.into_iter().map(|d| Found {
+            class: d.class,
+            score: d.score,
+            bbox: d.bbox,
+        });
+        result.push(found.collect());
+        first += count;
+    }
+    Ok(result)
+}
+
 /// Chances of the masks of all chosen boxes, one after the other, each of its own class.
 fn masks(pass: &mut Pass, side: usize, found: &[Vec<Found>], device: Device) -> Result<Vec<f32>> {
     let classes: Vec<i64> = found.iter().flatten().map(|f| f.class as i64).collect();
@@ -203,7 +288,10 @@ pub(crate) fn in_picture(
         return Ok(None);
     }
     let mask = match mask {
-        Some((mask, side)) => Some(paste(mask, side, &bbox, frame.full)?),
+        Some((mask, side)) => {
+            let pixels = box_mask(mask, side, &bbox, frame.full);
+            Some(pixels.map_err(|e| EngineError::new(ErrorCode::InvalidData, e.to_string()))?)
+        }
         None => None,
     };
     Ok(Some(Detected {

@@ -2,11 +2,10 @@
 //! Paddle's `yolo_box`.
 
 use oarlock_graph::{Suppression, YoloHead, YoloLevel};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::Frame;
 use super::choose::Candidates;
-use crate::exec::download;
 use crate::{EngineError, Result};
 
 /// The boxes of each image whose objectness and best score are high enough.
@@ -23,11 +22,65 @@ pub(super) fn candidates(
             "the detector's head describes other outputs",
         ));
     }
-    let mut found = vec![Candidates::default(); frames.len()];
+    let shown = Shown::new(input, frames, device(outputs))?;
+    let (mut images, mut boxes, mut scores) = (Vec::new(), Vec::new(), Vec::new());
     for (level, output) in head.levels.iter().zip(outputs) {
-        Level::new(head, level, output)?.collect(input, frames, &mut found)?;
+        let found = Level::new(head, level, output)?.found(&shown)?;
+        images.push(found.images);
+        boxes.push(found.boxes);
+        scores.push(found.scores);
     }
-    Ok(found)
+    let joined = |parts: &[Tensor]| Tensor::f_cat(parts, 0);
+    let (images, boxes, scores) = (joined(&images)?, joined(&boxes)?, joined(&scores)?);
+    Candidates::by_image(frames.len(), &images, &boxes, &scores)
+}
+
+fn device(outputs: &[Tensor]) -> Device {
+    outputs.first().map_or(Device::Cpu, Tensor::device)
+}
+
+/// How shares of the input become pixels of the stored pictures.
+struct Shown {
+    /// Width and height of the input.
+    input: Tensor,
+    /// Images×2, pixels of the stored picture for the whole input's width and height.
+    pixels: Tensor,
+    /// Images×2, the last pixel's column and row.
+    last: Tensor,
+}
+
+impl Shown {
+    fn new((height, width): (usize, usize), frames: &[Frame], device: Device) -> Result<Self> {
+        let pixels = |f: &Frame| {
+            let along = |input: usize, shown: usize, full: usize| {
+                input as f32 / shown.max(1) as f32 * full as f32
+            };
+            [
+                along(width, f.shown.0, f.full.0),
+                along(height, f.shown.1, f.full.1),
+            ]
+        };
+        let last = |f: &Frame| [f.full.0, f.full.1].map(|side| side.saturating_sub(1) as f32);
+        let rows = |of: &dyn Fn(&Frame) -> [f32; 2]| -> Result<Tensor> {
+            let flat: Vec<f32> = frames.iter().flat_map(of).collect();
+            let rows = Tensor::f_from_slice(&flat)?.f_reshape([-1, 2])?;
+            Ok(rows.f_to_device(device)?)
+        };
+        let input = Tensor::f_from_slice(&[width as f32, height as f32])?;
+        Ok(Self {
+            input: input.f_to_device(device)?,
+            pixels: rows(&pixels)?,
+            last: rows(&last)?,
+        })
+    }
+}
+
+/// Boxes that may be something.
+struct Found {
+    /// Which image each is of.
+    images: Tensor,
+    boxes: Tensor,
+    scores: Tensor,
 }
 
 /// One output of the network.
@@ -35,7 +88,7 @@ struct Level<'a> {
     head: &'a YoloHead,
     anchors: &'a [[f32; 2]],
     /// Height and width of the map.
-    grid: (usize, usize),
+    grid: (i64, i64),
     /// (Images · anchors · pixels) × (5 + classes).
     rows: Tensor,
     /// Objectness of each row, with the predicted overlap where there is one.
@@ -68,19 +121,14 @@ impl<'a> Level<'a> {
         Ok(Self {
             head,
             anchors: &level.anchors,
-            grid: (height as usize, width as usize),
+            grid: (height, width),
             rows,
             objectness,
         })
     }
 
-    /// Only rows that pass both thresholds leave the device.
-    fn collect(
-        &self,
-        input: (usize, usize),
-        frames: &[Frame],
-        found: &mut [Candidates],
-    ) -> Result<()> {
+    /// The boxes of rows that pass both thresholds.
+    fn found(&self, shown: &Shown) -> Result<Found> {
         let (Suppression::Nms { score, .. } | Suppression::Matrix { score, .. }) =
             self.head.suppression;
         let sure = self.objectness.f_ge(f64::from(self.head.objectness))?;
@@ -94,72 +142,60 @@ impl<'a> Level<'a> {
             .f_mul(&objectness.f_unsqueeze(1)?)?;
         let best = scores.f_amax([1], false)?.f_gt(f64::from(score))?;
         let kept = best.f_nonzero()?.f_squeeze_dim(1)?;
-        let boxes = download(&rows.f_narrow(1, 0, 4)?.f_index_select(0, &kept)?)?.data;
-        let scores = download(&scores.f_index_select(0, &kept)?)?.data;
-        let places = Vec::<i64>::try_from(
-            places
-                .f_index_select(0, &kept)?
-                .f_to_device(tch::Device::Cpu)?
-                .f_to_kind(Kind::Int64)?,
-        )?;
-        let scores = scores.chunks_exact(self.head.classes.max(1));
-        for ((place, raw), scores) in places.into_iter().zip(boxes.as_chunks::<4>().0).zip(scores) {
-            let (height, width) = self.grid;
-            let place = place as usize;
-            let (row, column) = (place / width % height, place % width);
-            let anchor = self.anchors[place / (width * height) % self.anchors.len()];
-            let image = place / (width * height * self.anchors.len());
-            let (Some(frame), Some(found)) = (frames.get(image), found.get_mut(image)) else {
-                continue;
-            };
-            let bbox = self.decode(raw, (row, column), anchor, input, frame);
-            found.boxes.push(bbox);
-            found.scores.extend_from_slice(scores);
-        }
-        Ok(())
+        let raw = rows.f_narrow(1, 0, 4)?.f_index_select(0, &kept)?;
+        let places = places.f_index_select(0, &kept)?;
+        let (height, width) = self.grid;
+        let over = |by: i64| places.f_divide_scalar_mode(by, "floor");
+        let images = over(height * width * self.anchors.len() as i64)?;
+        Ok(Found {
+            boxes: self.decode(&raw, &places, &images, shown)?,
+            scores: scores.f_index_select(0, &kept)?,
+            images,
+        })
     }
 
-    /// Edges in pixels of the stored picture; the last ones are those of its last pixels, as in Paddle.
+    /// Edges in pixels of the stored picture; the last ones are those of its last pixels, as in Paddle. `raw` is K×4,
+    /// at these places of the level's rows and of these images.
     fn decode(
         &self,
-        raw: &[f32; 4],
-        (row, column): (usize, usize),
-        anchor: [f32; 2],
-        (height, width): (usize, usize),
-        frame: &Frame,
-    ) -> [f32; 4] {
-        let scale = self.head.scale_xy;
-        let centre = |x: f32, cell: usize, cells: usize| {
-            (cell as f32 + sigmoid(x) * scale - 0.5 * (scale - 1.0)) / cells as f32
+        raw: &Tensor,
+        places: &Tensor,
+        images: &Tensor,
+        shown: &Shown,
+    ) -> Result<Tensor> {
+        let (height, width) = self.grid;
+        let within = |by: i64, cells: i64| -> Result<Tensor> {
+            let whole = places.f_divide_scalar_mode(by, "floor")?;
+            Ok(whole.f_remainder(cells)?)
         };
-        // Along one side: the middle and the length in shares of the input, to edges in the picture.
-        let edges = |middle: f32, length: f32, input: usize, shown: usize, full: usize| {
-            let pixels = input as f32 / shown.max(1) as f32 * full as f32;
-            let last = full.saturating_sub(1) as f32;
-            let edge = |side: f32| ((middle + side * length * 0.5) * pixels).clamp(0.0, last);
-            (edge(-1.0), edge(1.0))
+        let cells = Tensor::f_stack(&[within(1, width)?, within(width, height)?], 1)?;
+        let flat: Vec<f32> = self.anchors.iter().flatten().copied().collect();
+        let host = |values: &[f32]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?.f_to_device(raw.device())?)
         };
-        let (full, shown) = (frame.full, frame.shown);
-        let x = centre(raw[0], column, self.grid.1);
-        let y = centre(raw[1], row, self.grid.0);
-        let (left, right) = edges(
-            x,
-            raw[2].exp() * anchor[0] / width as f32,
-            width,
-            shown.0,
-            full.0,
-        );
-        let (top, bottom) = edges(
-            y,
-            raw[3].exp() * anchor[1] / height as f32,
-            height,
-            shown.1,
-            full.1,
-        );
-        [left, top, right, bottom]
+        let anchors = host(&flat)?.f_reshape([-1, 2])?;
+        let anchor = within(width * height, self.anchors.len() as i64)?;
+        let anchors = anchors.f_index_select(0, &anchor)?;
+        let scale = f64::from(self.head.scale_xy);
+        let middle = raw
+            .f_narrow(1, 0, 2)?
+            .f_sigmoid()?
+            .f_mul_scalar(scale)?
+            .f_add(&cells.f_to_kind(Kind::Float)?)?
+            .f_sub_scalar(0.5 * (scale - 1.0))?
+            .f_div(&host(&[width as f32, height as f32])?)?;
+        let length = raw
+            .f_narrow(1, 2, 2)?
+            .f_exp()?
+            .f_mul(&anchors)?
+            .f_div(&shown.input)?;
+        let pixels = shown.pixels.f_index_select(0, images)?;
+        let last = shown.last.f_index_select(0, images)?;
+        let edge = |side: f64| -> Result<Tensor> {
+            let place = middle.f_add(&length.f_mul_scalar(side * 0.5)?)?;
+            let place = place.f_mul(&pixels)?;
+            Ok(place.f_clamp_min(0.0)?.f_minimum(&last)?)
+        };
+        Ok(Tensor::f_cat(&[edge(-1.0)?, edge(1.0)?], 1)?)
     }
-}
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
 }

@@ -8,19 +8,19 @@ use tch::{Device, Kind, Tensor};
 
 use crate::ffi;
 
-const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
-const KINDS: [Kind; 2] = [Kind::Float, Kind::BFloat16];
+pub(super) const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+pub(super) const KINDS: [Kind; 2] = [Kind::Float, Kind::BFloat16];
 
-fn map(size: [i64; 4], kind: Kind) -> Tensor {
+pub(super) fn map(size: [i64; 4], kind: Kind) -> Tensor {
     ffi::to_channels_last(&Tensor::randn(size, CPU).to_kind(kind)).unwrap()
 }
 
-fn double(t: &Tensor) -> Tensor {
+pub(super) fn double(t: &Tensor) -> Tensor {
     t.detach().to_kind(Kind::Double).contiguous()
 }
 
 /// `ours` equals `theirs` within the tolerance of its type, infinite and undefined values at the same places.
-fn same(what: &str, ours: &Tensor, theirs: &Tensor) {
+pub(super) fn same(what: &str, ours: &Tensor, theirs: &Tensor) {
     assert_eq!(ours.size(), theirs.size(), "{what}");
     let tolerance = if ours.kind() == Kind::Float {
         1e-4
@@ -305,7 +305,7 @@ fn depthwise_gradients_equal_finite_differences() {
 }
 
 /// Runs this file's tests again, in a process with `variable` set.
-fn again(variable: &str, value: &str, test: &str) -> (bool, String) {
+pub(super) fn again(variable: &str, value: &str, test: &str) -> (bool, String) {
     let run = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test])
         .env(variable, value)

@@ -13,6 +13,8 @@ mod input;
 #[cfg(test)]
 mod kernel_tests;
 mod network;
+#[cfg(test)]
+mod norm_tests;
 mod ops;
 mod partial;
 mod pass;

@@ -58,6 +58,8 @@ pub struct Network {
     pub(super) packed: RefCell<Vec<Option<Tensor>>>,
     pub(super) seed: Cell<u64>,
     pub(super) frozen_norms: Cell<bool>,
+    /// What names of nodes begin with whose parameters do not change.
+    pub(super) frozen_layers: Cell<&'static [&'static str]>,
 }
 
 impl Network {
@@ -104,6 +106,7 @@ impl Network {
             packed,
             seed: Cell::new(0),
             frozen_norms: Cell::new(false),
+            frozen_layers: Cell::new(&[]),
         })
     }
 
@@ -186,10 +189,25 @@ impl Network {
         self.frozen_norms.set(frozen);
     }
 
+    /// From now on no parameter changes of nodes whose names begin with one of these, nor is a gradient computed for it.
+    pub fn freeze_layers(&self, prefixes: &'static [&'static str]) {
+        self.frozen_layers.set(prefixes);
+        for p in self.parameters.iter().filter(|p| p.trainable()) {
+            if self.frozen_layer(p) {
+                let _ = p.compute.set_requires_grad(false);
+            }
+        }
+    }
+
+    fn frozen_layer(&self, parameter: &Parameter) -> bool {
+        let mut prefixes = self.frozen_layers.get().iter();
+        prefixes.any(|p| parameter.name.starts_with(p))
+    }
+
     /// Whether a training step changes `parameter`.
     pub fn learns(&self, parameter: &Parameter) -> bool {
         let norm = matches!(parameter.kind, ParamKind::NormScale | ParamKind::NormShift);
-        parameter.trainable() && !(norm && self.frozen_norms.get())
+        parameter.trainable() && !(norm && self.frozen_norms.get()) && !self.frozen_layer(parameter)
     }
 
     /// Runs the network on normalised images (N×C×H×W, any memory order, fp32 or bf16).

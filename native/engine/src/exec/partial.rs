@@ -57,6 +57,7 @@ impl Network {
             packed: RefCell::new(packed),
             seed: Cell::new(0),
             frozen_norms: Cell::new(false),
+            frozen_layers: Cell::new(&[]),
         })
     }
 

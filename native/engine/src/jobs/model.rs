@@ -10,7 +10,7 @@ use oarlock_jobs::{ErrorCode, JobError, ModelSource, TaskType};
 use oarlock_zoo::Origin;
 
 use crate::exec::Network;
-use crate::records::{ModelYml, Resize};
+use crate::records::{ModelYml, Resize, head_settings};
 use crate::runtime::Placement;
 use crate::train::checkpoint;
 use crate::{EngineError, Result};
@@ -146,6 +146,12 @@ fn rebuild(dir: &Path, yml: &ModelYml) -> Result<(Graph, WeightMap)> {
         ),
     }
     .map_err(|e| EngineError::new(ErrorCode::Unsupported, e.to_string()))?;
+    let graph = match graph.head {
+        None => graph,
+        Some(_) => head_settings(&yml.init_params)?
+            .apply(&graph)
+            .map_err(|e| EngineError::new(ErrorCode::InvalidData, e.to_string()))?,
+    };
     let stored = oarlock_weights::load(dir).map_err(JobError::from)?;
     let rename = |stored: &str| {
         names

@@ -1,12 +1,10 @@
 //! Boxes and masks that a detector found on the validation images, and what is there, as MSCOCO result files have it.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use oarlock_datasets::coco::{CocoAnnotation, CocoTruth, Id, Segmentation};
-use oarlock_imaging::Rle;
+use oarlock_datasets::coco::{CocoTruth, Id, Segmentation};
 use oarlock_jobs::ErrorCode;
-use oarlock_metrics::{Detection, ImageResult, Truth};
+use oarlock_metrics::{Detection, ImageResult};
 use serde::{Deserialize, Serialize};
 
 use super::eval_details::open;
@@ -125,34 +123,13 @@ impl BoxDetails {
     /// `InvalidData` for pictures or classes that `gt` does not know, for boxes and scores that are no numbers.
     pub fn images(&self) -> Result<Vec<ImageResult>> {
         let invalid = |what: String| EngineError::new(ErrorCode::InvalidData, what);
-        let places = |ids: &mut dyn Iterator<Item = &Id>| -> HashMap<Id, usize> {
-            ids.enumerate()
-                .map(|(place, id)| (id.clone(), place))
-                .collect()
-        };
-        let images = places(&mut self.gt.images.iter().map(|i| &i.id));
-        let classes = places(&mut self.gt.categories.iter().map(|c| &c.id));
-        let find = |image: &Id, class: &Id| -> Result<(usize, usize)> {
-            let image = images.get(image).copied();
-            let class = classes.get(class).copied();
-            image
-                .zip(class)
-                .ok_or_else(|| invalid("an image or a category is not in gt".into()))
-        };
-        let size = |side: f32| (side >= 1.0).then_some(side as u32);
-        let empty = |image: &oarlock_datasets::coco::CocoImage| ImageResult {
-            size: size(image.width).zip(size(image.height)),
-            ..ImageResult::default()
-        };
-        let mut results: Vec<ImageResult> = self.gt.images.iter().map(empty).collect();
-        for annotation in &self.gt.annotations {
-            let (image, class) = find(&annotation.image_id, &annotation.category_id)?;
-            let result = &mut results[image];
-            let mask = self.mask.is_some().then_some(result.size).flatten();
-            result.truths.push(truth(annotation, class, mask));
-        }
+        let unknown = || invalid("an image or a category is not in gt".into());
+        let places = self.gt.places();
+        let results = self.gt.results(&places, self.mask.is_some());
+        let mut results = results.ok_or_else(unknown)?;
         for (i, found) in self.bbox.iter().enumerate() {
-            let (image, class) = find(&found.image_id, &found.category_id)?;
+            let place = places.find(&found.image_id, &found.category_id);
+            let (image, class) = place.ok_or_else(unknown)?;
             if !found.score.is_finite() || found.bbox.iter().any(|v| !v.is_finite()) {
                 return Err(invalid(format!("box {i} is no box")));
             }
@@ -171,23 +148,6 @@ impl BoxDetails {
     }
 }
 
-fn truth(annotation: &CocoAnnotation, class: usize, size: Option<(u32, u32)>) -> Truth {
-    let bbox = annotation.bbox.unwrap_or_default().map(f64::from);
-    let mask = size.and_then(|size| annotation.segmentation.mask(size));
-    let measured = || {
-        mask.as_ref()
-            .map_or(bbox[2] * bbox[3], |mask: &Rle| f64::from(mask.area()))
-    };
-    Truth {
-        class,
-        bbox,
-        area: annotation.area.unwrap_or_else(measured),
-        crowd: annotation.iscrowd,
-        difficult: annotation.difficult,
-        mask,
-    }
-}
-
 fn damaged(path: &Path, what: &str) -> EngineError {
     let what = format!(
         "'{}' is damaged or of another model: {what}",
@@ -198,6 +158,8 @@ fn damaged(path: &Path, what: &str) -> EngineError {
 
 #[cfg(test)]
 mod tests {
+    use oarlock_imaging::Rle;
+
     use super::*;
 
     fn details() -> BoxDetails {

@@ -4,6 +4,7 @@
 
 pub mod box_details;
 pub mod eval_details;
+mod head_settings;
 pub mod model_yml;
 pub mod outlog;
 pub mod tensorboard;
@@ -11,6 +12,7 @@ mod yaml;
 
 pub use box_details::BoxDetails;
 pub use eval_details::{Details, EvalDetails, PixelDetails};
+pub use head_settings::head_settings;
 pub use model_yml::{ModelYml, Preprocessing, Resize};
 pub use outlog::{OutLog, TrainLine};
 pub use tensorboard::EventWriter;

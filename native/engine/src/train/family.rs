@@ -3,6 +3,7 @@
 //! A family knows its network, its data, its loss and its validation; [`super::session`] and everything else in a
 //! training knows none of them. How to add one: implement [`Family`] and name it in [`super::plan::Plan::new`].
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,6 +57,14 @@ pub trait Family: Debug {
     /// # Errors
     /// An unknown model.
     fn network(&self, origin: Origin) -> Result<(Graph, Vec<PaddleWeight>)>;
+
+    /// What parameters are called in a file of the network's backbone alone: stored name → name in the network.
+    ///
+    /// # Errors
+    /// As [`Self::network`].
+    fn backbone_names(&self, _: Origin) -> Result<HashMap<String, String>> {
+        Ok(HashMap::new())
+    }
 
     /// The training batches of one epoch.
     ///

@@ -172,14 +172,17 @@ fn begin(
         state.pruned = pruned;
         if let Some(frozen) = objective::freezes_norms(network.graph(), &weights) {
             state.frozen_norms = frozen;
-            plan.notes.push(if frozen {
+            plan.notes.push(if frozen && !oarlock_zoo::frozen_layers(network.graph()).is_empty() {
+                "batch norms, and the first layers and stage of the backbone, are frozen, as the start weights bring them"
+                    .to_owned()
+            } else if frozen {
                 "batch norms are frozen, as the start weights bring their statistics".to_owned()
             } else {
                 "batch norms are trained, as no start weights bring statistics for all of them"
                     .to_owned()
             });
         }
-        network.freeze_norms(state.frozen_norms);
+        freeze(&network, state.frozen_norms);
         let learner = Learner { network, optimizer };
         return Ok((learner, state));
     };
@@ -205,9 +208,17 @@ fn begin(
         average.load(&network, &loaded.weights)?;
     }
     let state = continue_state(loaded.state, plan, compute);
-    network.freeze_norms(state.frozen_norms);
+    freeze(&network, state.frozen_norms);
     let learner = Learner { network, optimizer };
     Ok((learner, state))
+}
+
+/// Keeps what PaddleX keeps of a pretrained two-stage detector: batch norms, and the first layers of its backbone.
+fn freeze(network: &Network, pretrained: bool) {
+    network.freeze_norms(pretrained);
+    if pretrained {
+        network.freeze_layers(oarlock_zoo::frozen_layers(network.graph()));
+    }
 }
 
 /// Classes: channels or features of the first output, unless a detector says them.

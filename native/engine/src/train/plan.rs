@@ -122,13 +122,18 @@ impl Plan {
         };
         let stored = oarlock_weights::load(Path::new(path))
             .map_err(|e| EngineError::from(oarlock_jobs::JobError::from(e)))?;
+        let of_backbone = self.family.backbone_names(origin)?;
         let rename = |name: &str| {
-            paddle_names
-                .iter()
-                .find(|p| p.paddle_name == name)
-                .map(|p| p.name.clone())
+            let whole = match origin {
+                Origin::Paddle => paddle_names
+                    .iter()
+                    .find(|p| p.paddle_name == name)
+                    .map(|p| p.name.clone()),
+                Origin::Torch => oarlock_zoo::rename_torch(name),
+            };
+            whole.or_else(|| of_backbone.get(name).cloned())
         };
-        let fitted = oarlock_weights::fit(&graph, stored, paddle.then_some(&rename));
+        let fitted = oarlock_weights::fit(&graph, stored, Some(&rename));
         if fitted.report.matched == 0 {
             return Err(EngineError::new(
                 ErrorCode::InvalidData,

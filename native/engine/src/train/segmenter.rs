@@ -1,5 +1,6 @@
 //! Training of segmenters: one label per pixel.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use oarlock_datasets::{
@@ -174,6 +175,12 @@ impl Family for Segmenter {
             origin,
         )
         .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))
+    }
+
+    fn backbone_names(&self, origin: Origin) -> Result<HashMap<String, String>> {
+        let p = &self.params;
+        oarlock_zoo::backbone_names(&p.common.model, p.backbone.as_deref(), origin)
+            .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))
     }
 
     fn feed(&self, part: EpochPart, supply: &Supply) -> Result<Box<dyn Feed>> {

@@ -24,6 +24,9 @@ KEPT = [
     ("PPYOLOv2 ResNet50_vd_dcn", 0.9),
     ("PicoDet ESNet_s", 1.2),
     ("PicoDet LCNet", 1.2),
+    ("PicoDet ESNet_l", 1.1),
+    ("PicoDet MobileNetV3", 1.0),
+    ("PicoDet ResNet18_vd", 1.1),
 ]
 OTHERS = [
     ("YOLOv3 MobileNetV1_ssld", 1.0),
@@ -34,9 +37,6 @@ OTHERS = [
     ("PPYOLO MobileNetV3_large", 1.0),
     ("PPYOLOv2 ResNet101_vd_dcn", 0.8),
     ("PicoDet ESNet_m", 1.1),
-    ("PicoDet ESNet_l", 1.1),
-    ("PicoDet MobileNetV3", 1.0),
-    ("PicoDet ResNet18_vd", 1.1),
 ]
 
 

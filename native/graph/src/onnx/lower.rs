@@ -112,9 +112,11 @@ impl<'a> Lowering<'a> {
         let owner = node.shares.map_or(node, |owner| &self.graph.nodes[owner]);
         let mut names = Vec::new();
         for param in node.op.params() {
-            let name = format!("{}.{}", owner.name, param.suffix);
-            if node.shares.is_some() {
-                names.push(name);
+            let name = format!("{}.{}", node.name, param.suffix);
+            // A bias may have the steps of its own input.
+            let own = self.integers.is_some_and(|all| all.contains_key(&name));
+            if node.shares.is_some() && !own {
+                names.push(format!("{}.{}", owner.name, param.suffix));
                 continue;
             }
             if let Some(tensor) = self.integers.and_then(|all| all.get(&name)) {

@@ -62,7 +62,8 @@ pub struct Quantization {
     /// For each node whether it is an activation that does nothing any more: the steps of its value begin
     /// and end where it bounds, and nobody else reads the sum before it.
     pub absorbed: Vec<bool>,
-    /// Weights and biases of convolutions and linear layers by full name.
+    /// Weights and biases of convolutions and linear layers by full name; those that share parameters have biases of their
+    /// own.
     pub params: IndexMap<String, QuantizedTensor>,
 }
 
@@ -76,13 +77,11 @@ fn quantized(graph: &Graph) -> Vec<NodeId> {
             .iter()
             .for_each(|&input| readers[input].push(id));
     }
-    let shared = graph.shared();
-    let in_integers = |id: NodeId| in_integers(&graph.nodes[id].op) && !shared[id];
+    let last = |id: NodeId| shapes_output(graph, &readers, id);
+    let in_integers = |id: NodeId| in_integers(&graph.nodes[id].op) && !last(id);
     let worth = |&id: &NodeId| {
         let reads = readers[id].iter().any(|&r| in_integers(r));
-        let output = readers[id]
-            .iter()
-            .all(|&r| enlarges_output(graph, &readers, r));
+        let output = readers[id].iter().all(|&r| last(r));
         let makes = in_integers(id) && !output;
         (reads || makes)
             && !bounded[id]
@@ -94,9 +93,9 @@ fn quantized(graph: &Graph) -> Vec<NodeId> {
     (0..graph.nodes.len()).filter(worth).collect()
 }
 
-/// Whether the node only interpolates what then is an output: outputs stay fp32, and so does their source.
-fn enlarges_output(graph: &Graph, readers: &[Vec<NodeId>], id: NodeId) -> bool {
-    matches!(graph.nodes[id].op, Op::Resize { .. }) && readers[id].is_empty()
+/// Whether the node only interpolates or cuts what then is an output: outputs stay fp32, and so does their source.
+fn shapes_output(graph: &Graph, readers: &[Vec<NodeId>], id: NodeId) -> bool {
+    matches!(graph.nodes[id].op, Op::Resize { .. } | Op::Slice { .. }) && readers[id].is_empty()
 }
 
 /// For each node whether it is a sum of products that only a bounding activation reads.
@@ -116,8 +115,7 @@ fn bounded(graph: &Graph) -> Vec<bool> {
     bounded
 }
 
-/// Whether runtimes have an integer form of the operation. Layers whose parameters others use stay fp32 as well: a
-/// quantized bias has the scale of one input.
+/// Whether runtimes have an integer form of the operation.
 fn in_integers(op: &Op) -> bool {
     match op {
         // Runtimes interpolate integers without rounding the result.
@@ -193,30 +191,50 @@ pub fn quantize(
             Some(range.affine())
         };
     }
-    let mut params = IndexMap::new();
-    let shared = graph.shared();
-    for (id, node) in graph.nodes.iter().enumerate() {
-        if !matches!(node.op, Op::Conv2d { .. } | Op::Linear { .. }) || shared[id] {
-            continue;
-        }
-        let Some(input) = source(graph, &values, node.inputs[0]) else {
-            continue;
-        };
-        let name = |suffix: &str| format!("{}.{suffix}", node.name);
-        let bias = weights
-            .get(&name("bias"))
-            .filter(|_| node.op.params().len() > 1);
-        let (weight, bias) = tensor::layer(&weights[&name("weight")], bias, input.scale);
-        params.insert(name("weight"), weight);
-        if let Some(bias) = bias {
-            params.insert(name("bias"), bias);
-        }
-    }
+    let params = params(graph, weights, &values);
     Ok(Quantization {
         values,
         absorbed,
         params,
     })
+}
+
+/// Integers of all layers that read integers. Layers that use one weight have a bias each, under their own names: a
+/// quantized bias has the scale of its input.
+fn params(
+    graph: &Graph,
+    weights: &WeightMap,
+    values: &[Option<Affine>],
+) -> IndexMap<String, QuantizedTensor> {
+    let mut params = IndexMap::new();
+    let layer = |op: &Op| matches!(op, Op::Conv2d { .. } | Op::Linear { .. });
+    for (id, node) in graph.nodes.iter().enumerate() {
+        if !layer(&node.op) || node.shares.is_some() {
+            continue;
+        }
+        let users = graph.nodes.iter().enumerate();
+        let users = users.filter(|(other, _)| graph.owner(*other) == id);
+        let inputs: Option<Vec<(&str, f32)>> = users
+            .map(|(_, user)| {
+                let input = source(graph, values, user.inputs[0])?;
+                Some((user.name.as_str(), input.scale))
+            })
+            .collect();
+        // Where one of them reads fp32, the weight is of no use as integers.
+        let Some(inputs) = inputs else { continue };
+        let least = inputs.iter().fold(f32::INFINITY, |m, (_, s)| m.min(*s));
+        let bias = weights
+            .get(&format!("{}.bias", node.name))
+            .filter(|_| node.op.params().len() > 1);
+        let weight = tensor::weight(&weights[&format!("{}.weight", node.name)], bias, least);
+        if let Some(bias) = bias {
+            for (name, scale) in inputs {
+                params.insert(format!("{name}.bias"), tensor::bias(bias, &weight, scale));
+            }
+        }
+        params.insert(format!("{}.weight", node.name), weight);
+    }
+    params
 }
 
 fn valid(range: Option<&Range>) -> Option<Range> {

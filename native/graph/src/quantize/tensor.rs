@@ -28,7 +28,7 @@ const BIAS_LIMIT: f64 = (1u32 << 30) as f64;
 /// What is left of a layer's weight (output channels first) in int8 with one scale per channel: the power of the
 /// weights over that of their rounding errors, in dB; infinite when none is rounded.
 pub fn weight_signal(weight: &HostTensor) -> f64 {
-    let (stored, _) = layer(weight, None, 1.0);
+    let stored = self::weight(weight, None, 1.0);
     let QuantizedData::Int8(integers) = &stored.data else {
         return f64::NAN;
     };
@@ -42,13 +42,13 @@ pub fn weight_signal(weight: &HostTensor) -> f64 {
     10.0 * (signal / noise).log10()
 }
 
-/// A layer's weight, symmetric in −127…127 for each output channel, and its bias at `input_scale` times the
-/// weight's scale. A channel whose bias would not fit gets a coarser weight.
-pub(super) fn layer(
+/// A layer's weight, symmetric in −127…127 for each output channel. A channel whose bias would not fit beside products of an
+/// input with steps of `input_scale` gets a coarser weight.
+pub(super) fn weight(
     weight: &HostTensor,
     bias: Option<&HostTensor>,
     input_scale: f32,
-) -> (QuantizedTensor, Option<QuantizedTensor>) {
+) -> QuantizedTensor {
     let channels = weight.shape[0];
     let len = (weight.data.len() / channels.max(1)).max(1);
     let input_scale = f64::from(input_scale);
@@ -68,22 +68,29 @@ pub(super) fn layer(
         data.extend(filter.iter().map(round));
         scales.push(scale);
     }
-    let bias = bias.map(|bias| {
-        let products: Vec<f64> = scales.iter().map(|&s| f64::from(s) * input_scale).collect();
-        let pairs = bias.data.iter().zip(&products);
-        let data = pairs
-            .map(|(&b, scale)| (f64::from(b) / scale).round() as i32)
-            .collect();
-        QuantizedTensor {
-            shape: bias.shape.clone(),
-            data: QuantizedData::Int32(data),
-            scales: products.iter().map(|&s| s as f32).collect(),
-        }
-    });
-    let weight = QuantizedTensor {
+    QuantizedTensor {
         shape: weight.shape.clone(),
         data: QuantizedData::Int8(data),
         scales,
-    };
-    (weight, bias)
+    }
+}
+
+/// A layer's bias at `input_scale` times the weight's scale.
+pub(super) fn bias(
+    bias: &HostTensor,
+    weight: &QuantizedTensor,
+    input_scale: f32,
+) -> QuantizedTensor {
+    let input_scale = f64::from(input_scale);
+    let scales = weight.scales.iter();
+    let products: Vec<f64> = scales.map(|&s| f64::from(s) * input_scale).collect();
+    let pairs = bias.data.iter().zip(&products);
+    let data = pairs
+        .map(|(&b, scale)| (f64::from(b) / scale).round() as i32)
+        .collect();
+    QuantizedTensor {
+        shape: bias.shape.clone(),
+        data: QuantizedData::Int32(data),
+        scales: products.iter().map(|&s| s as f32).collect(),
+    }
 }

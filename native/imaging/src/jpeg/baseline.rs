@@ -2,9 +2,9 @@
 //! the time, then what libjpeg-turbo does, to the very pixels. Of blocks that nobody looks at only the end is
 //! searched.
 
-use super::dct::inverse;
-use super::entropy::{Bits, LARGEST};
-use super::frame::Frame;
+use super::dct::{Block, Samples, Steps, samples};
+use super::entropy::{Bits, LARGEST, ZIGZAG_PADDED};
+use super::frame::{Component, Frame};
 use super::upsample::{colour, doubled};
 use crate::{Image, Rect, pool};
 
@@ -37,10 +37,9 @@ pub(super) fn decode(bytes: &[u8], region: Option<Rect>) -> Option<Image> {
         }
     }
     let mut planes = Planes::new(&frame, &window)?;
-    let mut bits = Bits::new(bytes, frame.scan);
-    planes.read(&mut bits, &frame, &window)?;
+    let bits = planes.read(Bits::new(bytes, frame.scan), &frame, &window)?;
     if window.bottom == window.rows {
-        bits.marker(0xd9)?;
+        bits.behind(0xd9)?;
     }
     let pixels = pool::take(region.width * region.height * 3);
     let mut image = Image::new(region.width, region.height, pixels).ok()?;
@@ -97,6 +96,64 @@ impl Plane {
     fn row(&self, y: usize) -> &[u8] {
         &self.samples[y * self.stride..(y + 1) * self.stride]
     }
+
+    /// `N` columns of samples, from `from` on, to a part of the MCU `at`.
+    #[inline(always)]
+    fn put<const N: usize>(
+        &mut self,
+        part: &Part,
+        at: (usize, usize),
+        samples: &Samples,
+        from: usize,
+    ) {
+        let x = at.0 * part.blocks.0 + part.at.0;
+        let y = at.1 * part.blocks.1 + part.at.1;
+        let rows = self.samples[y * 8 * self.stride..].chunks_exact_mut(self.stride);
+        for (row, samples) in rows.zip(samples) {
+            row[x * 8..x * 8 + N].copy_from_slice(&samples[from..from + N]);
+        }
+    }
+}
+
+/// A block of an MCU.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    component: usize,
+    /// Blocks of the component in an MCU, across and down, and which of them this is.
+    blocks: (usize, usize),
+    at: (usize, usize),
+}
+
+/// The blocks of an MCU in the order of the file, six at most.
+struct Order {
+    parts: [Part; 6],
+    count: usize,
+}
+
+impl Order {
+    fn new(components: &[Component]) -> Self {
+        let blocks = components.iter().enumerate().flat_map(|(component, c)| {
+            let (across, down) = c.blocks;
+            (0..across * down).map(move |i| Part {
+                component,
+                blocks: c.blocks,
+                at: (i % across, i / across),
+            })
+        });
+        let mut order = Self {
+            parts: Default::default(),
+            count: 0,
+        };
+        for (place, part) in order.parts.iter_mut().zip(blocks) {
+            *place = part;
+            order.count += 1;
+        }
+        order
+    }
+
+    fn parts(&self) -> &[Part] {
+        &self.parts[..self.count]
+    }
 }
 
 struct Planes(Vec<Plane>);
@@ -119,58 +176,113 @@ impl Planes {
             .for_each(|plane| pool::give(plane.samples));
     }
 
-    /// Reads all rows of MCUs to the window's end.
-    fn read(&mut self, bits: &mut Bits<'_>, frame: &Frame, window: &Window) -> Option<()> {
-        let tables: Vec<_> = frame
-            .components
-            .iter()
-            .map(|c| frame.tables(c))
-            .collect::<Option<_>>()?;
-        let orders: Vec<[i32; 64]> = tables
-            .iter()
-            .map(|(_, _, quant)| super::entropy::in_file_order(quant))
-            .collect();
-        let mut means = vec![0i32; tables.len()];
+    /// Reads all rows of MCUs to the window's end; what is left of the data.
+    fn read<'a>(&mut self, bits: Bits<'a>, frame: &Frame, window: &Window) -> Option<Bits<'a>> {
+        #[target_feature(enable = "avx2,bmi1,bmi2")]
+        fn wide<'a>(
+            planes: &mut Planes,
+            bits: Bits<'a>,
+            frame: &Frame,
+            window: &Window,
+        ) -> Option<Bits<'a>> {
+            // SAFETY: AVX2 is there.
+            unsafe { planes.read_with::<true>(bits, frame, window) }
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
+            // SAFETY: as just checked; processors with BMI2 have BMI1.
+            return unsafe { wide(self, bits, frame, window) };
+        }
+        // SAFETY: nothing is asked for.
+        unsafe { self.read_with::<false>(bits, frame, window) }
+    }
+
+    /// # Safety
+    /// The processor has AVX2 where `WIDE`.
+    #[inline(always)]
+    unsafe fn read_with<'a, const WIDE: bool>(
+        &mut self,
+        bits: Bits<'a>,
+        frame: &Frame,
+        window: &Window,
+    ) -> Option<Bits<'a>> {
+        let tables = frame.components.iter().map(|c| frame.tables(c));
+        let tables: Vec<_> = tables.collect::<Option<_>>()?;
+        let steps: Vec<_> = tables.iter().map(|(_, _, q)| Steps::new(q)).collect();
+        let order = Order::new(&frame.components);
+        let (mut bits, mut means) = (bits.own(), [0i32; 3]);
         let (mut until, mut number) = (frame.restart, 0);
         // Places behind the 64 take what is beyond a block's end.
-        let mut block = [0i16; 128];
+        let mut blocks = [[0i16; 128]; 6];
         for row in 0..window.bottom {
             for column in 0..window.columns {
                 if frame.restart > 0 {
                     if until == 0 {
-                        bits.marker(0xd0 + number)?;
+                        bits = bits.behind(0xd0 + number)?;
                         (until, number) = (frame.restart, (number + 1) % 8);
                         means.fill(0);
                     }
                     until -= 1;
                 }
                 let shown = row >= window.top && (window.left..window.right).contains(&column);
-                for (c, (dc, ac, quant)) in tables.iter().enumerate() {
-                    let (across, down) = frame.components[c].blocks;
-                    for at in 0..across * down {
-                        means[c] += bits.dc(dc)?;
-                        let mean = means[c].checked_mul(quant[0])?;
-                        if !(-32_768..32_768).contains(&means[c]) || mean.abs() > LARGEST {
-                            return None;
-                        }
-                        if !shown {
-                            bits.skip_block(ac)?;
-                            continue;
-                        }
-                        block[..64].fill(0);
-                        block[0] = mean as i16;
-                        bits.read_coefficients(ac, &orders[c], &mut block)?;
-                        let plane = &mut self.0[c];
-                        let x = (column - window.left) * across + at % across;
-                        let y = (row - window.top) * down + at / across;
-                        let place = y * 8 * plane.stride + x * 8;
-                        let block = block.first_chunk()?;
-                        inverse(block, &mut plane.samples[place..], plane.stride);
+                for (part, block) in order.parts().iter().zip(&mut blocks) {
+                    let (dc, ac, quant) = tables.get(part.component)?;
+                    let mean = means.get_mut(part.component)?;
+                    *mean += bits.dc(dc)?;
+                    if !(-32_768..32_768).contains(mean)
+                        || mean.checked_mul(quant[0])?.abs() > LARGEST
+                    {
+                        return None;
                     }
+                    if !shown {
+                        bits.skip_block(ac)?;
+                        continue;
+                    }
+                    block[..64].fill(0);
+                    block[0] = *mean as i16;
+                    bits.read_coefficients(ac, |at, value| {
+                        block[usize::from(ZIGZAG_PADDED[at & 127] & 127)] = value;
+                    })?;
+                }
+                if shown {
+                    let at = (column - window.left, row - window.top);
+                    // SAFETY: the caller has AVX2 where it is asked for.
+                    unsafe { self.show_blocks::<WIDE>(&blocks, &steps, &order, at)? };
                 }
             }
             if !bits.is_whole() {
                 return None;
+            }
+        }
+        Some(bits)
+    }
+
+    /// Puts the samples of an MCU's blocks into their places.
+    ///
+    /// # Safety
+    /// The processor has AVX2 where `WIDE`.
+    #[inline(always)]
+    unsafe fn show_blocks<const WIDE: bool>(
+        &mut self,
+        blocks: &[[i16; 128]; 6],
+        steps: &[Steps],
+        order: &Order,
+        at: (usize, usize),
+    ) -> Option<()> {
+        let pairs = order.parts().chunks(2).zip(blocks.as_chunks::<2>().0);
+        for (parts, blocks) in pairs {
+            let (first, second) = (parts.first()?, parts.last()?);
+            // Without a second one the first is computed twice.
+            let blocks = [&blocks[0], &blocks[parts.len() - 1]].map(|b| b.first_chunk());
+            let blocks: [&Block; 2] = [blocks[0]?, blocks[1]?];
+            let steps = [first, second].map(|part| steps.get(part.component));
+            // SAFETY: the caller has AVX2 where it is asked for.
+            let samples = unsafe { samples::<WIDE>(blocks, [steps[0]?, steps[1]?])? };
+            if first.component == second.component && parts.len() == 2 {
+                self.0[first.component].put::<16>(first, at, &samples, 0);
+                continue;
+            }
+            for (part, half) in parts.iter().zip([0, 8]) {
+                self.0[part.component].put::<8>(part, at, &samples, half);
             }
         }
         Some(())

@@ -2,7 +2,7 @@
 //! values a block), so nearly all of the work is to find the end of each block: several times faster
 //! than decoding every coefficient, with the very pixels of libjpeg-turbo.
 
-use super::entropy::{Bits, LARGEST, in_file_order};
+use super::entropy::{Bits, LARGEST, ZIGZAG_PADDED, in_file_order};
 use super::{frame::Frame, upsample};
 use crate::{Image, Rect, pool};
 
@@ -39,13 +39,13 @@ pub(super) fn decode(bytes: &[u8], region: Option<Rect>) -> Option<Image> {
     let mut image = Image::new(region.width, region.height, pixels).ok()?;
     let end = region.y + region.height;
     for top in (0..end).step_by(rows.tall) {
-        rows.read(&mut bits, &frame)?;
+        bits = rows.read(bits, &frame)?;
         for line in (0..rows.tall).filter(|l| (region.y..end).contains(&(top + l))) {
             rows.colour(line, region.x, image.row_mut(top + line - region.y));
         }
     }
     if end == height {
-        bits.marker(0xd9)?;
+        bits.behind(0xd9)?;
     }
     Some(image)
 }
@@ -83,15 +83,30 @@ impl Rows {
         })
     }
 
-    fn restart(&mut self, bits: &mut Bits<'_>, frame: &Frame) -> Option<()> {
-        bits.marker(0xd0 + self.number)?;
+    fn restart(&mut self, frame: &Frame) {
         self.number = (self.number + 1) % 8;
         self.until = frame.restart;
         self.means.fill(0);
-        Some(())
     }
 
-    fn read(&mut self, bits: &mut Bits<'_>, frame: &Frame) -> Option<()> {
+    fn read<'a>(&mut self, bits: Bits<'a>, frame: &Frame) -> Option<Bits<'a>> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,bmi1,bmi2")]
+            fn wide<'a>(rows: &mut Rows, bits: Bits<'a>, frame: &Frame) -> Option<Bits<'a>> {
+                rows.read_any(bits, frame)
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
+                // SAFETY: as just checked; processors with BMI2 have BMI1.
+                return unsafe { wide(self, bits, frame) };
+            }
+        }
+        self.read_any(bits, frame)
+    }
+
+    #[inline(always)]
+    fn read_any<'a>(&mut self, bits: Bits<'a>, frame: &Frame) -> Option<Bits<'a>> {
+        let mut bits = bits.own();
         let tables: Vec<_> = frame
             .components
             .iter()
@@ -101,7 +116,8 @@ impl Rows {
         for mcu in 0..self.mcus {
             if frame.restart > 0 {
                 if self.until == 0 {
-                    self.restart(bits, frame)?;
+                    bits = bits.behind(0xd0 + self.number)?;
+                    self.restart(frame);
                 }
                 self.until -= 1;
             }
@@ -111,7 +127,15 @@ impl Rows {
                     // Places behind the 64 take what is beyond a block's end.
                     let mut block = [0; 128];
                     block[0] = step(mean, bits.dc(dc)?, quant[0])? as i16;
-                    bits.read_coefficients(ac, &orders[c], &mut block)?;
+                    let (order, mut largest) = (&orders[c], 0u32);
+                    bits.read_coefficients(ac, |at, value| {
+                        let value = i32::from(value) * order[at & 63];
+                        largest |= u32::from((value + LARGEST) as u32 > 2 * LARGEST as u32);
+                        block[usize::from(ZIGZAG_PADDED[at & 127] & 127)] = value as i16;
+                    })?;
+                    if largest != 0 {
+                        return None;
+                    }
                     let [a, b, c, d] = two_by_two(&block)?;
                     let (above, below) = samples.split_at_mut(self.stride);
                     above[mcu * 2..mcu * 2 + 2].copy_from_slice(&[a, b]);
@@ -127,7 +151,7 @@ impl Rows {
                 }
             }
         }
-        bits.is_whole().then_some(())
+        bits.is_whole().then_some(bits)
     }
 
     /// RGB of a line from column `left` on.

@@ -36,15 +36,15 @@ pub(super) struct Table {
     symbols: Vec<u8>,
     /// By the next bits: all whole symbols of a block's AC coefficients in them, see [`step_over`].
     steps: OnceCell<Box<[u16; ENTRIES]>>,
-    /// By the next bits: one AC coefficient, see [`Table::coefficient`].
-    values: OnceCell<Box<[u32; VALUE_ENTRIES]>>,
+    /// By the next bits: one or two AC coefficients, see [`Table::coefficients`].
+    values: OnceCell<Box<[u64; VALUE_ENTRIES]>>,
 }
 
-/// Bits that a look-up of a coefficient sees: tables of 16 KiB leave room in the nearest cache.
-const VALUE_WIDTH: u32 = 12;
+/// Bits that a look-up of coefficients sees: tables of 16 KiB leave room in the nearest cache.
+const VALUE_WIDTH: u32 = 11;
 const VALUE_ENTRIES: usize = 1 << VALUE_WIDTH;
 /// What the end of a block adds to the place.
-const PAST: u32 = 64;
+const PAST: u64 = 64;
 
 /// How look-ups of several symbols are packed: their bits, extra bits included, in the lowest four; in
 /// the next seven the coefficients passed and, with [`END`], one for the end of the block. Too many of
@@ -116,31 +116,52 @@ impl Table {
     /// Prepares [`Bits::read_coefficients`].
     pub fn prepare_values(&self) {
         self.values
-            .get_or_init(|| filled(|next| self.coefficient(next)));
+            .get_or_init(|| filled(|next| self.coefficients(next)));
     }
 
-    /// The coefficient at the front of these bits: its bits in the lowest byte, the places it moves on in the next one,
-    /// then its value of 16 bits; 0 where it does not fit.
-    fn coefficient(&self, next: usize) -> u32 {
-        let entry = self.first[next << (WIDTH - VALUE_WIDTH)];
+    /// The coefficients at the front of these bits, at most two, from the lowest bit on: 6 bits for the bits they
+    /// take, 2 of nothing, 8 for the places they move on; the same of the first alone, places before bits; the first's
+    /// value of 16 bits, then the last's. One alone stands for both. 0 where none fits.
+    fn coefficients(&self, next: usize) -> u64 {
+        let Some((bits, places, value)) = self.coefficient(next, 0) else {
+            return 0;
+        };
+        let first = places << 16 | bits << 24 | (u64::from(value as u16) << 32);
+        let alone = first | bits | places << 8 | (u64::from(value as u16) << 48);
+        if places == PAST {
+            return alone;
+        }
+        let Some((more, further, value)) = self.coefficient(next, bits as u32) else {
+            return alone;
+        };
+        let last = u64::from(value as u16) << 48;
+        first | last | (bits + more) | (places + further) << 8
+    }
+
+    /// The coefficient behind the first `taken` of these bits: its bits, the places it moves on, its value.
+    fn coefficient(&self, next: usize, taken: u32) -> Option<(u64, u64, i16)> {
+        let entry = self.first[next << (WIDTH - VALUE_WIDTH + taken) & (ENTRIES - 1)];
         let (length, symbol) = (u32::from(entry >> 8), u32::from(entry & 255));
         let (run, extra) = (symbol >> 4, symbol & 15);
-        if length == 0 || length + extra > VALUE_WIDTH {
-            return 0;
+        if length == 0 || taken + length + extra > VALUE_WIDTH {
+            return None;
         }
         let places = match (extra, run) {
             (0, 15) => 16,
             (0, _) => PAST,
-            _ => run + 1,
+            _ => u64::from(run) + 1,
         };
-        let raw = (next >> (VALUE_WIDTH - length - extra)) as i32 & ((1 << extra) - 1);
-        let value = raw
-            - if raw < (1 << extra) >> 1 {
-                (1 << extra) - 1
-            } else {
-                0
-            };
-        (value as u32) << 16 | places << 8 | (length + extra)
+        let raw = (next >> (VALUE_WIDTH - taken - length - extra)) as i32 & ((1 << extra) - 1);
+        Some((u64::from(length + extra), places, signed(raw, extra) as i16))
+    }
+
+    /// Length and symbol of the code that these 16 bits begin with, longer than what `first` sees.
+    #[cold]
+    fn long(&self, code: u32) -> Option<(u32, u8)> {
+        let length = (WIDTH + 1..=16).find(|l| code < self.limit[*l as usize])?;
+        let place = (code >> (16 - length)) as i32 + self.offset[length as usize];
+        let symbol = self.symbols.get(usize::try_from(place).ok()?)?;
+        Some((length, *symbol))
     }
 
     /// All whole symbols at the front of these bits.
@@ -169,7 +190,15 @@ impl Table {
     }
 }
 
-/// Entropy-coded data as bits; stops before markers.
+/// The value that is coded as `raw` in so many bits (T.81, F.2.2.1).
+#[inline(always)]
+fn signed(raw: i32, bits: u32) -> i32 {
+    let half = (1 << bits) >> 1;
+    raw - if raw < half { (1 << bits) - 1 } else { 0 }
+}
+
+/// Entropy-coded data as bits; stops before markers. Loops work on a copy, which then lives in registers.
+#[derive(Clone, Copy)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
@@ -191,6 +220,18 @@ impl<'a> Bits<'a> {
         }
     }
 
+    /// A copy for a loop: its parts live in registers, because nothing else knows where it is.
+    #[inline(always)]
+    pub fn own(self) -> Self {
+        Self {
+            data: self.data,
+            at: self.at,
+            next: self.next,
+            left: self.left,
+            beyond: self.beyond,
+        }
+    }
+
     /// At least 56 bits.
     #[inline(always)]
     fn fill(&mut self) {
@@ -207,34 +248,44 @@ impl<'a> Bits<'a> {
                 return;
             }
         }
-        self.fill_slowly();
+        *self = Self::filled_slowly(self.data, self.at, self.next, self.left, self.beyond);
     }
 
+    /// All by value: a reference would keep the bits in memory.
     #[cold]
-    fn fill_slowly(&mut self) {
-        while self.left < 56 {
-            let byte = match self.data.get(self.at..) {
+    #[inline(never)]
+    fn filled_slowly(data: &'a [u8], at: usize, next: u64, left: u32, beyond: u32) -> Self {
+        let mut bits = Self {
+            data,
+            at,
+            next,
+            left,
+            beyond,
+        };
+        while bits.left < 56 {
+            let byte = match bits.data.get(bits.at..) {
                 Some([0xff, 0, ..]) => {
-                    self.at += 2;
+                    bits.at += 2;
                     0xff
                 }
                 Some([byte, ..]) if *byte != 0xff => {
-                    self.at += 1;
+                    bits.at += 1;
                     *byte
                 }
                 _ => {
-                    self.beyond += 8;
+                    bits.beyond += 8;
                     0
                 }
             };
-            self.next |= u64::from(byte) << (56 - self.left);
-            self.left += 8;
+            bits.next |= u64::from(byte) << (56 - bits.left);
+            bits.left += 8;
         }
+        bits
     }
 
     #[inline(always)]
     fn drop(&mut self, bits: u32) {
-        self.next <<= bits;
+        self.next = self.next.wrapping_shl(bits);
         self.left -= bits;
     }
 
@@ -246,25 +297,17 @@ impl<'a> Bits<'a> {
             self.drop(u32::from(entry >> 8));
             return Some(entry as u8);
         }
-        self.long_symbol(table)
-    }
-
-    #[cold]
-    fn long_symbol(&mut self, table: &Table) -> Option<u8> {
-        let code = (self.next >> 48) as u32;
-        let length = (WIDTH + 1..=16).find(|l| code < table.limit[*l as usize])?;
-        let place = (code >> (16 - length)) as i32 + table.offset[length as usize];
+        let (length, symbol) = table.long((self.next >> 48) as u32)?;
         self.drop(length);
-        table.symbols.get(usize::try_from(place).ok()?).copied()
+        Some(symbol)
     }
 
-    /// A signed value of so many bits (T.81, F.2.2.1).
+    /// A signed value of so many bits.
     #[inline(always)]
     fn value(&mut self, bits: u32) -> i32 {
         let raw = ((self.next >> 1) >> (63 - bits)) as i32;
         self.drop(bits);
-        let half = (1 << bits) >> 1;
-        raw - if raw < half { (1 << bits) - 1 } else { 0 }
+        signed(raw, bits)
     }
 
     /// The difference of a block's mean to the one before.
@@ -317,21 +360,20 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Reads a block's AC coefficients into their places, row by row, times `quant` (in the order of the file).
+    /// Reads a block's AC coefficients and gives each to `put` with its place in the file's order; places of 64 and
+    /// more lie behind the end, and zeros may be given.
     #[inline(always)]
     pub fn read_coefficients(
         &mut self,
         table: &Table,
-        quant: &[i32; 64],
-        block: &mut [i16; 128],
+        mut put: impl FnMut(usize, i16),
     ) -> Option<()> {
         let values = table.values.get()?;
         let mut at = 0usize;
-        let mut large = 0u32;
         loop {
             self.fill();
-            // Four look-ups take at most 48 bits.
-            for _ in 0..4 {
+            // Five look-ups take at most 55 bits.
+            for _ in 0..5 {
                 let entry = values[(self.next >> (64 - VALUE_WIDTH)) as usize];
                 if entry == 0 {
                     if self.left < 32 {
@@ -341,31 +383,33 @@ impl<'a> Bits<'a> {
                     let (run, bits) = (usize::from(symbol >> 4), u32::from(symbol & 15));
                     match (bits, run) {
                         (0, 15) => at += 16,
-                        (0, _) => return (large == 0).then_some(()),
+                        (0, _) => return Some(()),
                         _ => {
                             at += run + 1;
-                            let value = self.value(bits) * quant.get(at)?;
-                            large |= u32::from((value + LARGEST) as u32 > 2 * LARGEST as u32);
-                            block[usize::from(ZIGZAG_PADDED[at])] = value as i16;
+                            put(at, self.value(bits) as i16);
                         }
                     }
-                    if at > 63 {
-                        return None;
-                    }
-                    if at == 63 {
-                        return (large == 0).then_some(());
+                    if at >= 63 {
+                        return (at == 63).then_some(());
                     }
                     break;
                 }
-                self.drop(entry & 255);
-                at += (entry >> 8 & 255) as usize;
-                let value = (entry as i32 >> 16) * quant[at & 63];
-                large |= u32::from((value + LARGEST) as u32 > 2 * LARGEST as u32);
-                block[usize::from(ZIGZAG_PADDED[at & 127])] = value as i16;
-                if at >= 63 {
-                    let ended = at == 63 || entry >> 8 & 255 == PAST;
-                    return (ended && large == 0).then_some(());
+                let first = at + (entry >> 16 & 255) as usize;
+                let last = at + (entry >> 8 & 255) as usize;
+                put(first, (entry >> 32) as i16);
+                if last >= 63 {
+                    // What follows a full block belongs to the next one.
+                    if first >= 63 {
+                        self.drop((entry >> 24 & 255) as u32);
+                        return (first == 63 || first - at == PAST as usize).then_some(());
+                    }
+                    self.drop((entry & 63) as u32);
+                    put(last, (entry >> 48) as i16);
+                    return (last == 63 || last - first == PAST as usize).then_some(());
                 }
+                put(last, (entry >> 48) as i16);
+                self.drop((entry & 63) as u32);
+                at = last;
             }
         }
     }
@@ -375,8 +419,8 @@ impl<'a> Bits<'a> {
         self.left >= self.beyond
     }
 
-    /// Steps over the marker `code`, which must be next but for less than a byte of padding.
-    pub fn marker(&mut self, code: u8) -> Option<()> {
+    /// Behind the marker `code`, which must be next but for less than a byte of padding.
+    pub fn behind(mut self, code: u8) -> Option<Self> {
         let padding = self.left.checked_sub(self.beyond)?;
         // Bits read ahead are whole bytes that no marker interrupts.
         if padding >= 8 {
@@ -388,8 +432,7 @@ impl<'a> Bits<'a> {
         if self.data.get(self.at..self.at + 2)? != [0xff, code] {
             return None;
         }
-        *self = Self::new(self.data, self.at + 2);
-        Some(())
+        Some(Self::new(self.data, self.at + 2))
     }
 }
 
@@ -406,7 +449,7 @@ pub(super) fn in_file_order(quant: &[i32; 64]) -> [i32; 64] {
 }
 
 /// [`ZIGZAG`], followed by places behind the block for what is beyond its end.
-static ZIGZAG_PADDED: [u8; 128] = {
+pub(super) static ZIGZAG_PADDED: [u8; 128] = {
     let mut places = [64; 128];
     let mut i = 0;
     while i < 64 {

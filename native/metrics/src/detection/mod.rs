@@ -7,6 +7,7 @@
 mod accumulate;
 mod coco;
 mod confusion;
+mod headline;
 mod overlap;
 mod report;
 mod voc;
@@ -17,6 +18,7 @@ use crate::report::ReportError;
 
 pub use accumulate::{CocoResult, CocoSummary, PrCurve};
 pub use coco::{CocoParameters, Region, coco_evaluate};
+pub use headline::{Measure, average_precision};
 pub use overlap::{box_iou, box_iou_inclusive};
 pub use report::{DetectionSettings, detection_report, instance_report};
 pub use voc::{VocClass, VocResult, voc_evaluate};

@@ -7,12 +7,17 @@ mod esnet;
 mod pico_det;
 mod pp_yolo;
 mod pp_yolo_v2;
+mod pretrained;
 mod pyramid;
+mod settings;
 mod two_stage;
 mod yolo;
 mod yolo_v3;
 
 use oarlock_graph::GraphError;
+
+pub use pretrained::{detector_backbone_names, frozen_layers};
+pub use settings::HeadSettings;
 
 use crate::{Built, Origin, ZooError};
 

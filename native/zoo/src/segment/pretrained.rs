@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::{DEEPLAB_BACKBONES, canonical_segmenter, segmenter_of};
-use crate::{Origin, ZooError, classifier_of};
+use crate::pretrained::{self, Part};
+use crate::{Origin, ZooError};
 
 /// What the parameters of a backbone's own file are called in the segmenter: stored name → name here. Known are
 /// the names of PyTorch's and PaddleClas's classifier and those of PaddleSeg's backbone, which are the ones of
@@ -17,27 +18,13 @@ pub fn backbone_names(
     backbone: Option<&str>,
     origin: Origin,
 ) -> Result<HashMap<String, String>, ZooError> {
-    let (graph, weights) = segmenter_of(name, backbone, 2, 3, origin)?;
-    let mut names = HashMap::new();
-    for weight in weights {
-        if let Some(stored) = weight.paddle_name.strip_prefix("backbone.") {
-            names.insert(stored.to_owned(), weight.name);
-        }
-    }
-    let here: Vec<String> = graph.params().map(|(name, _)| name).collect();
-    let here = here.iter().filter(|n| n.starts_with("backbone."));
-    let here: HashMap<&str, &String> = here.map(|n| (&n["backbone.".len()..], n)).collect();
-    for (&stored, &name) in &here {
-        names.insert(stored.to_owned(), name.clone());
-    }
-    if let Some(classifier) = twin(&graph.name) {
-        for weight in classifier_of(classifier, 2, origin)?.1 {
-            if let Some(&name) = here.get(weight.name.as_str()) {
-                names.insert(weight.paddle_name, name.clone());
-            }
-        }
-    }
-    Ok(names)
+    let (graph, paddle) = segmenter_of(name, backbone, 2, 3, origin)?;
+    let part = Part {
+        ours: "backbone.",
+        theirs: "backbone.",
+        only: [""; 2],
+    };
+    pretrained::backbone_names(&graph, &paddle, &[part], twin(&graph.name), origin)
 }
 
 /// The classifier that has the same layers as the backbone of this graph.

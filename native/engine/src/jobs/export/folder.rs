@@ -6,13 +6,12 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use oarlock_files as files;
-use oarlock_graph::Head;
 use oarlock_graph::onnx::{self, OnnxOptions};
 use oarlock_jobs::{ErrorCode, QuantSpec};
 use serde_json::{Value, json};
 
 use super::quant::Calibrated;
-use super::{Folded, invalid};
+use super::{Folded, invalid, mask_side};
 use crate::records::{ModelYml, Resize};
 use crate::{EngineError, Result};
 
@@ -48,7 +47,7 @@ pub(super) fn fill(dir: &Path, contents: &Contents) -> Result<()> {
     )?;
     files::write_bytes(
         &dir.join("model.yml"),
-        describe(yml, contents.quant, mask_side(contents.network))
+        describe(yml, contents.quant, mask_side(contents.network.graph))
             .to_yaml()?
             .as_bytes(),
     )?;
@@ -92,14 +91,6 @@ pub(super) fn write_onnx(
         })
     })
     .map_err(|e| failure.take().unwrap_or_else(|| e.into()))
-}
-
-/// Side of the masks, where the network predicts them.
-fn mask_side(network: &Folded) -> Option<usize> {
-    match &network.graph.head {
-        Some(Head::TwoStage(head)) => head.mask_size,
-        _ => None,
-    }
 }
 
 /// The checkpoint's description with what a program needs to feed the model.

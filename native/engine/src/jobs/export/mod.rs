@@ -18,10 +18,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oarlock_files as files;
-use oarlock_graph::{Graph, WeightMap, cost, fold_batch_norm};
-use oarlock_jobs::{
-    DeviceSpec, ErrorCode, ExportResult, ExportSpec, MeasureSpec, Precision, TaskType,
-};
+use oarlock_graph::{Graph, Head, WeightMap, cost, fold_batch_norm};
+use oarlock_jobs::{DeviceSpec, ErrorCode, ExportResult, ExportSpec, MeasureSpec, Precision};
 
 use super::model::{self, Model};
 use crate::records::Preprocessing;
@@ -37,6 +35,8 @@ use stages::Stages;
 const FOLDER: &str = "inference_model";
 /// In the log folder, while the job runs: the network before it was quantized.
 const FP32: &str = "fp32.onnx";
+/// In the log folder, while the job runs: what is in the pictures that a detector is measured on.
+const TRUTH: &str = "truth.json";
 /// k of top-k accuracy beside top-1, as in training.
 const TOP_K: usize = 5;
 
@@ -47,10 +47,6 @@ const TOP_K: usize = 5;
 /// to calibrate and there are none of the model's classes; `Cancelled`. An older export in
 /// the same place stays as it was until the new one is complete.
 pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
-    if detects(spec.task_type) && spec.quant.is_some() {
-        let what = "quantization of detectors is not available yet";
-        return Err(EngineError::new(ErrorCode::Unsupported, what).hint("export without quant"));
-    }
     Heart::default().beat_during(context.sink, |heart| {
         heart.stage("exporting");
         let log_dir = spec.log_dir.as_deref().map(Path::new);
@@ -60,7 +56,7 @@ pub fn run(spec: &ExportSpec, context: JobContext) -> Result<ExportResult> {
         if let Err(error) = &result {
             stages.failed(error);
             // Best effort: the error that matters is already in hand.
-            for name in [FP32, probe::FILE] {
+            for name in [FP32, TRUTH, probe::FILE] {
                 let _ = log_dir.map(|dir| fs::remove_file(dir.join(name)));
             }
         }
@@ -101,8 +97,6 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
     };
     let measure = match &spec.log_dir {
         None => None,
-        // Final boxes are compared with the engine's in the tests of every network, not at each export.
-        Some(_) if detects(spec.task_type) => None,
         Some(dir) => Some(prepare_measure(
             spec,
             &model,
@@ -125,13 +119,6 @@ fn export(spec: &ExportSpec, stages: &mut Stages) -> Result<ExportResult> {
     })
 }
 
-fn detects(task_type: TaskType) -> bool {
-    matches!(
-        task_type,
-        TaskType::Detection | TaskType::InstanceSegmentation
-    )
-}
-
 /// The inference network and where it runs.
 struct Folded<'a> {
     graph: &'a Graph,
@@ -150,12 +137,22 @@ fn invalid(error: oarlock_graph::GraphError) -> EngineError {
     )
 }
 
+/// Side of the masks, where the network predicts them.
+fn mask_side(graph: &Graph) -> Option<usize> {
+    match &graph.head {
+        Some(Head::TwoStage(head)) => head.mask_size,
+        _ => None,
+    }
+}
+
 /// The dataset's lists, if they are those of the model's classes. An fp32 export goes on without.
 fn images(spec: &ExportSpec, model: &Model) -> Result<Option<Images>> {
     let Some(dataset) = &spec.dataset else {
         return Ok(None);
     };
-    let fits = Images::read(dataset, &model.yml.labels, &model.yml.preprocessing);
+    let masks = mask_side(&model.graph).is_some();
+    let yml = &model.yml;
+    let fits = Images::read(dataset, &yml.labels, &yml.preprocessing, masks);
     match (fits, &spec.quant) {
         (Ok(data), _) => Ok(Some(data)),
         (Err(error), Some(_)) => Err(error),
@@ -182,6 +179,16 @@ fn prepare_measure(
         }
     };
     let measured_set = spec.dataset.as_ref().filter(|_| spec.quant.is_some());
+    let truth = match images::truth_set(data).filter(|_| measured_set.is_some()) {
+        None => None,
+        Some(set) => {
+            let path = dir.join(TRUTH);
+            let text = serde_json::to_vec(&set)
+                .map_err(|e| EngineError::internal(format!("{TRUTH}: {e}")))?;
+            files::write_bytes(&path, &text)?;
+            Some(path.display().to_string())
+        }
+    };
     Ok(MeasureSpec {
         model: Path::new(&spec.save_dir)
             .join(FOLDER)
@@ -194,7 +201,7 @@ fn prepare_measure(
         mean: how.mean.clone(),
         std: how.std.clone(),
         classes: u32::try_from(classes).unwrap_or(u32::MAX),
-        task: images::measure_task(data, how, TOP_K.min(classes) as u32)?,
+        task: images::measure_task(data, how, TOP_K.min(classes) as u32, truth),
         probe: probe::write(network, data, dir)?,
         threads: spec.threads,
     })

@@ -11,17 +11,17 @@
 
 use oarlock_datasets::epoch_order;
 use oarlock_graph::{
-    Calibration, Graph, Histogram, Op, Output, Quantization, Range, WeightMap, calibration_values,
-    quantize, weight_signal,
+    Calibration, Graph, Head, Histogram, Op, Output, Quantization, Range, WeightMap,
+    calibration_values, quantize, weight_signal,
 };
 use oarlock_jobs::{ErrorCode, QuantMethod, QuantSpec};
 use tch::Tensor;
 
-use super::images::Images;
+use super::images::{Images, Input};
 use super::stages::{Stage, Stages};
 use super::{Folded, invalid};
 use crate::exec::{Network, download};
-use crate::{EngineError, Result};
+use crate::{EngineError, Result, detect};
 
 /// Share of an activation's values that the percentile method keeps, in percent.
 const PERCENTILE: f64 = 99.99;
@@ -96,24 +96,16 @@ fn observe(
     let asked = chosen.len();
     let [height, width] = network.how.size().map(|s| s as usize);
     let batch = (BATCH_PIXELS / (height * width)).clamp(1, 32);
-    let tapped = Network::new(
-        tap(network.graph, values),
-        network.weights,
-        network.placement,
-    )?;
+    let tapped = Tapped::new(network, values)?;
     let inputs = data.train(&chosen, batch, network)?;
     let mut histograms = vec![Histogram::new(); values.len()];
     let (mut images, mut done) = (0, 0);
     for batch in inputs.each {
-        let (n, input) = batch?;
+        let batch = batch?;
         done += 1;
-        if n > 0 {
-            count(
-                tapped.forward_all(&input, false)?,
-                &mut histograms,
-                network.threads,
-            )?;
-            images += n;
+        if batch.images > 0 {
+            count(tapped.values(&batch)?, &mut histograms, network.threads)?;
+            images += batch.images;
         }
         stages.done(
             Stage::Batch,
@@ -151,10 +143,34 @@ fn chosen(there: usize, wanted: usize, notes: &mut Vec<String>) -> Vec<usize> {
     order.into_iter().take(wanted.max(1)).collect()
 }
 
-/// The graph with `values` as its outputs.
+/// A network that hands out values of its nodes.
+struct Tapped<'a> {
+    network: Network,
+    values: &'a [&'a str],
+}
+
+impl<'a> Tapped<'a> {
+    fn new(folded: &Folded, values: &'a [&'a str]) -> Result<Self> {
+        let graph = tap(folded.graph, values);
+        Ok(Self {
+            network: Network::new(graph, folded.weights, folded.placement)?,
+            values,
+        })
+    }
+
+    fn values(&self, batch: &Input) -> Result<Vec<Tensor>> {
+        let Some(Head::TwoStage(head)) = &self.network.graph().head else {
+            return self.network.forward_all(&batch.values, false);
+        };
+        let pass = detect::to_the_end(&self.network, head, &batch.values, &batch.frames)?;
+        self.values.iter().map(|name| pass.output(name)).collect()
+    }
+}
+
+/// The graph with `values` as its outputs; a two-stage detector's own come before them, as its regions are made of them.
 fn tap(graph: &Graph, values: &[&str]) -> Graph {
     let named = |name: &&str| graph.nodes.iter().position(|node| node.name == **name);
-    let outputs = values.iter().filter_map(|name| {
+    let tapped = values.iter().filter_map(|name| {
         let node = named(name)?;
         let name = (*name).to_owned();
         Some(Output {
@@ -163,8 +179,13 @@ fn tap(graph: &Graph, values: &[&str]) -> Graph {
             auxiliary: None,
         })
     });
+    let mut outputs = match graph.head {
+        Some(Head::TwoStage(_)) => graph.outputs.clone(),
+        _ => Vec::new(),
+    };
+    outputs.extend(tapped);
     Graph {
-        outputs: outputs.collect(),
+        outputs,
         ..graph.clone()
     }
     .without_dead_nodes()

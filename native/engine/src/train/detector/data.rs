@@ -5,18 +5,10 @@ use std::path::Path;
 use oarlock_datasets::coco::{self, CocoTruth, PARTS, PICTURES};
 use oarlock_datasets::{DetectSample, voc};
 use oarlock_jobs::{DatasetFormat, DatasetRef, ErrorCode, JobError};
+pub use oarlock_metrics::Measure;
 
 use super::super::data::{DataSplit, labels, relative, split, text};
 use crate::{EngineError, Result};
-
-/// What decides on the best epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// `bbox_map`: mean of VOC's 11-point average precision, in percent.
-    Voc,
-    /// `bbox_mmap`, `segm_mmap`: COCO's average precision over overlaps, 0–1.
-    Coco,
-}
 
 /// A split dataset with objects.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ pub mod params;
 pub mod score;
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 
 use indexmap::IndexMap;
 use oarlock_datasets::{DetectFamily, DetectPipeline, DetectionParams as Inputs};
@@ -127,6 +128,16 @@ impl Family for Detector {
             self.params.backbone.as_deref(),
             self.params.with_fpn,
             self.data.split.labels.len(),
+            origin,
+        )
+        .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))
+    }
+
+    fn backbone_names(&self, origin: Origin) -> Result<HashMap<String, String>> {
+        oarlock_zoo::detector_backbone_names(
+            self.model,
+            self.params.backbone.as_deref(),
+            self.params.with_fpn,
             origin,
         )
         .map_err(|e| EngineError::new(ErrorCode::InvalidArgument, e.to_string()))

@@ -5,19 +5,13 @@ use std::sync::Arc;
 use oarlock_datasets::coco::CocoTruth;
 use oarlock_datasets::{DetectPipeline, DetectSample, DetectTarget, Loader, LoaderConfig};
 use oarlock_jobs::{ErrorCode, JobError, Metrics};
-use oarlock_metrics::{
-    CocoParameters, ImageResult, Region, ReportError, coco_evaluate, voc_evaluate,
-};
+use oarlock_metrics::{ImageResult, Measure};
 
 use super::super::family::{Supply, Validation, Watch};
-use super::data::Measure;
 use crate::detect::{Detected, Frame, detect};
 use crate::exec::{Network, network_input};
 use crate::records::{BoxDetails, Details, Preprocessing};
 use crate::{EngineError, Result};
-
-/// Overlap from which a box is right in `bbox_map`.
-const VOC_OVERLAP: f64 = 0.5;
 
 /// Pictures with objects, and how they become input.
 pub struct BoxSet<'a> {
@@ -160,7 +154,7 @@ fn not_finite(error: EngineError) -> EngineError {
     .hint("lower learning_rate or use a warm-up; earlier checkpoints are kept")
 }
 
-/// The metrics that the contract names, the primary one first; 0 where nothing was there to be found.
+/// The metrics that the contract names, the primary one first.
 ///
 /// # Errors
 /// `Internal` for classes from `classes` on.
@@ -170,42 +164,10 @@ pub fn average_precision(
     measure: Measure,
     masks: bool,
 ) -> Result<Metrics> {
-    let failed = |e: ReportError| EngineError::internal(e.to_string());
-    if measure == Measure::Voc {
-        let result = voc_evaluate(&with_corners(images), classes, VOC_OVERLAP).map_err(failed)?;
-        let percent = 100.0 * result.eleven_point().unwrap_or(0.0);
-        return Ok([("bbox_map".to_owned(), Some(percent))]
-            .into_iter()
-            .collect());
-    }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let average = |region: Region| -> Result<Option<f64>> {
-        let parameters = CocoParameters {
-            areas: vec![[0.0, 1e10]],
-            detections: vec![100],
-            ..CocoParameters::default()
-        };
-        let result = coco_evaluate(images, classes, region, parameters, threads).map_err(failed)?;
-        Ok(Some(result.average_precision(None, 0, 0).unwrap_or(0.0)))
-    };
-    let mut metrics = Metrics::new();
-    metrics.insert("bbox_mmap".to_owned(), average(Region::Box)?);
-    if masks {
-        metrics.insert("segm_mmap".to_owned(), average(Region::Mask)?);
-    }
-    Ok(metrics)
-}
-
-/// In a training PaddleX takes the edges of a box as the pixels at its corners; [`voc_evaluate`] takes those of its width.
-fn with_corners(images: &[ImageResult]) -> Vec<ImageResult> {
-    let mut images = images.to_vec();
-    for image in &mut images {
-        let truths = image.truths.iter_mut().map(|t| &mut t.bbox);
-        let boxes = truths.chain(image.detections.iter_mut().map(|d| &mut d.bbox));
-        boxes.for_each(|[_, _, width, height]| {
-            *width += 1.0;
-            *height += 1.0;
-        });
-    }
-    images
+    let metrics = oarlock_metrics::average_precision(images, classes, measure, masks)
+        .map_err(|e| EngineError::internal(e.to_string()))?;
+    let metrics = metrics.into_iter();
+    Ok(metrics
+        .map(|(name, value)| (name.to_owned(), Some(value)))
+        .collect())
 }

@@ -1,10 +1,6 @@
 //! From a small mask of a box to the pixels of a picture.
 
-use oarlock_imaging::Rle;
-use oarlock_jobs::ErrorCode;
-
-use super::boxes::Edges;
-use crate::{EngineError, Result};
+use crate::{Rle, RleError};
 
 /// Chance from which a pixel belongs to a thing.
 const THRESHOLD: f32 = 0.5;
@@ -40,7 +36,12 @@ impl Axis {
 ///
 /// # Errors
 /// A picture that can have no mask.
-pub fn paste(mask: &[f32], side: usize, bbox: &Edges, full: (usize, usize)) -> Result<Rle> {
+pub fn box_mask(
+    mask: &[f32],
+    side: usize,
+    bbox: &[f32; 4],
+    full: (usize, usize),
+) -> Result<Rle, RleError> {
     let columns = Axis::new((bbox[0], bbox[2]), full.0, side);
     let rows = Axis::new((bbox[1], bbox[3]), full.1, side);
     let mut runs = Runs::new(full);
@@ -106,7 +107,7 @@ impl Runs {
         self.end = to;
     }
 
-    fn finish(mut self) -> Result<Rle> {
+    fn finish(mut self) -> Result<Rle, RleError> {
         let (width, height) = self.size;
         if self.end < width * height {
             let rest = (width * height - self.end) as u32;
@@ -114,7 +115,6 @@ impl Runs {
         }
         let side = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
         Rle::new(side(width), side(height), &self.counts)
-            .map_err(|e| EngineError::new(ErrorCode::InvalidData, e.to_string()))
     }
 }
 
@@ -124,16 +124,16 @@ mod tests {
 
     #[test]
     fn a_full_mask_fills_its_box_and_an_empty_one_nothing() {
-        let full = paste(&[1.0; 16], 4, &[2.0, 3.0, 12.0, 9.0], (20, 10)).unwrap();
+        let full = box_mask(&[1.0; 16], 4, &[2.0, 3.0, 12.0, 9.0], (20, 10)).unwrap();
         assert_eq!(full.area(), 60);
         assert_eq!(full.bbox(), [2, 3, 10, 6]);
-        let whole = paste(&[1.0; 16], 4, &[0.0, 0.0, 20.0, 10.0], (20, 10)).unwrap();
+        let whole = box_mask(&[1.0; 16], 4, &[0.0, 0.0, 20.0, 10.0], (20, 10)).unwrap();
         // The corners lie between one value and three zeros around the mask.
         assert_eq!(whole.area(), 196);
-        let none = paste(&[0.0; 16], 4, &[2.0, 3.0, 12.0, 9.0], (20, 10)).unwrap();
+        let none = box_mask(&[0.0; 16], 4, &[2.0, 3.0, 12.0, 9.0], (20, 10)).unwrap();
         assert_eq!((none.area(), none.counts()), (0, &[200][..]));
         // Narrower than a pixel, between two centres.
-        let thin = paste(&[1.0; 16], 4, &[2.6, 3.0, 3.4, 9.0], (20, 10)).unwrap();
+        let thin = box_mask(&[1.0; 16], 4, &[2.6, 3.0, 3.4, 9.0], (20, 10)).unwrap();
         assert_eq!(thin.area(), 0);
     }
 
@@ -142,7 +142,10 @@ mod tests {
         let side = 5;
         let mask: Vec<f32> = (0..25).map(|i| (i * 7 % 11) as f32 / 10.0).collect();
         let (bbox, full) = ([1.3, 0.0, 22.9, 30.2], (24, 31));
-        let plane = paste(&mask, side, &bbox, full).unwrap().to_plane().unwrap();
+        let plane = box_mask(&mask, side, &bbox, full)
+            .unwrap()
+            .to_plane()
+            .unwrap();
         let at = |x: f32, from: f32, to: f32| (x + 0.5 - from) / (to - from) * side as f32 - 0.5;
         let value = |x: i32, y: i32| match (usize::try_from(x), usize::try_from(y)) {
             (Ok(x), Ok(y)) if x < side && y < side => mask[y * side + x],
