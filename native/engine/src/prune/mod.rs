@@ -3,7 +3,7 @@
 //! | file | does |
 //! |---|---|
 //! | [`evaluation`] | what a network is measured with: images and a metric |
-//! | [`classifier`], [`segmenter`] | the same for classification and segmentation |
+//! | [`classifier`], [`segmenter`], [`detector`] | the same for classification, segmentation and detection |
 //! | [`images`] | images kept in memory, or read pass after pass |
 //! | [`subject`] | a model made ready: filters judged, batch norms folded |
 //! | [`analysis`] | measures every group of layers at every ratio, re-running only what changes |
