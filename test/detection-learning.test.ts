@@ -35,7 +35,7 @@ describe('detection of composed scenes, learned', { concurrency: false }, () => 
     await server.ok('PUT', '/workspace', { struct: 'project', id: pid, attr_dict: { did } });
     const { train } = await server.ok('GET', '/project/task/params', { pid });
     const params: Json = {
-      ...{ model: 'YOLOv3', backbone: 'MobileNetV1', batch_size: 8, num_epochs: 12, save_interval_epochs: 6 },
+      ...{ model: 'YOLOv3', backbone: 'MobileNetV1', batch_size: 8, num_epochs: 22, save_interval_epochs: 11 },
       ...{ image_shape: [SIDE, SIDE], random_shape: false, use_mixup: false, pretrain_weights: null },
       ...{ learning_rate: 0.002, lr_policy: 'Cosine', warmup_steps: 60 },
     };

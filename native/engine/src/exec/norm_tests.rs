@@ -139,7 +139,7 @@ fn undefined_and_infinite_values_pass_a_batch_norm_as_they_pass_libtorchs() {
                 false,
             );
             if residual {
-                theirs = theirs + &otherd;
+                theirs += &otherd;
             }
             if let Some(act) = act {
                 theirs = ffi::activation(&theirs, act, false).unwrap();
