@@ -252,8 +252,8 @@ fn learns_evaluates_predicts_and_exports() {
     let dir = tempfile::tempdir().unwrap();
     dataset(&dir.path().join("data"), 40, (96, 80));
     let mut spec = spec(dir.path(), "T0001", "DeepLabV3P", Some("MobileNetV2"));
-    spec.params.num_epochs = 12;
-    spec.params.save_interval_epochs = 6;
+    spec.params.num_epochs = 16;
+    spec.params.save_interval_epochs = 8;
     let sink = recorder();
     let result = train(&spec, &sink).unwrap();
     let best = result.best_metrics["miou"].unwrap();
