@@ -22,7 +22,7 @@ describe('detection of composed scenes, learned', { concurrency: false }, () => 
   let server: TestServer;
 
   before(async () => {
-    server = await TestServer.start({ threads: 0 });
+    server = await TestServer.start();
   });
   after(() => server.remove());
 

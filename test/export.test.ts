@@ -12,7 +12,7 @@ const COLOURS = ['red', 'green', 'blue'];
 const params: Json = {
   model: 'MobileNetV3_small',
   batch_size: 8,
-  num_epochs: 2,
+  num_epochs: 5,
   learning_rate: 0.02,
   save_interval_epochs: 1,
   image_shape: [SIDE, SIDE],

@@ -90,7 +90,7 @@ describe('exported detectors', () => {
           (j) =>
             ours.labels[j] === labels[i] &&
             Math.abs((ours.scores[j] ?? 0) - score) <= 1e-3 &&
-            box.every((edge, side) => Math.abs(edge - (ours.boxes[j]?.[side] ?? 0)) <= 1e-3 * Math.max(1, edge)),
+            box.every((edge, side) => Math.abs(edge - (ours.boxes[j]?.[side] ?? 0)) <= 1e-3 * Math.max(1, ...box)),
         );
         assert.ok(same !== undefined, `${name} ${i}: ${score} ${labels[i]} ${box}`);
         left.delete(same);
