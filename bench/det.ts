@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { BestOf, Checked, median, ProcessContender, race, raceChecked, ratio } from './lib/contender.js';
 import { detectionResults } from './lib/detections.js';
-import { compare, comparePeaks, EngineContender, threads } from './lib/engine.js';
+import { compare, comparePeaks, EngineContender, threads, trainAgainstTorch } from './lib/engine.js';
 import { type Peer, packages, peer, root } from './lib/peers.js';
 import { add, finish } from './lib/report.js';
 
@@ -79,24 +79,12 @@ interface Detector {
 }
 
 /** A step takes seconds, so a turn is one; batch norms are trained, as without start weights. */
-async function train({ tuned, ...net }: Detector): Promise<void> {
-  const what = `train ${net.model} ${net.size} batch ${net.batch}`;
-  const ours = (precision: 'bf16' | 'fp32'): EngineContender =>
-    new EngineContender(precision, { command: 'bench-step', ...net, precision, steps: 1, warmup: 1 });
-  const { macs, parameters } = await ours('bf16').turn();
-  const same = ['--model', net.model, '--parameters', parameters, '--macs', macs, '--classes', classes];
-  const at = ['--batch', net.batch, '--size', net.size, '--threads', threads];
-  const torch = (variant: 'tuned' | 'default'): ProcessContender => {
-    const args = ['bench/peers/det_peer.py', '--task', 'train', '--variant', variant, ...same, ...at].map(String);
-    return new ProcessContender(`PyTorch ${variant}`, peer('torch'), args, 1);
-  };
-  const result = await race([ours('bf16'), ours('fp32'), torch('tuned'), torch('default')], rounds);
-  compare(`${what}, bf16`, result, 'bf16', 'PyTorch tuned', tuned, 2);
-  compare(`${what}, bf16`, result, 'bf16', 'PyTorch default', 1.8, 2);
-  compare(`${what}, fp32`, result, 'fp32', 'PyTorch default', 1.1, 2);
-  comparePeaks(`${what}, peak memory, bf16`, result, 'bf16', 'PyTorch tuned');
-  comparePeaks(`${what}, peak memory, fp32`, result, 'fp32', 'PyTorch default');
-}
+const train = ({ tuned, ...net }: Detector): Promise<void> =>
+  trainAgainstTorch({
+    net: { ...net, steps: 1, warmup: 1 },
+    ...{ script: 'det_peer.py', classes, turn: 1, rounds },
+    goals: { bf16: 1.8, fp32: 1.1, ...(tuned === undefined ? {} : { tuned }) },
+  });
 
 /** PaddleX's own loop: seconds an image, so that two rounds must do. */
 async function againstPaddlex(): Promise<void> {

@@ -1,7 +1,7 @@
 /** `npm run bench -- seg`: training steps of segmenters against PyTorch, mean IoU against NumPy. */
 import { join } from 'node:path';
-import { Checked, median, ProcessContender, race, raceChecked, ratio } from './lib/contender.js';
-import { compare, comparePeaks, EngineContender, threads } from './lib/engine.js';
+import { Checked, median, raceChecked, ratio } from './lib/contender.js';
+import { comparePeaks, trainAgainstTorch } from './lib/engine.js';
 import { labelMaps } from './lib/labels.js';
 import { peer, root } from './lib/peers.js';
 import { add, finish } from './lib/report.js';
@@ -17,25 +17,11 @@ interface Segmenter {
   warmup: number;
 }
 
-async function train(net: Segmenter): Promise<void> {
-  const [batch, size] = [4, 512];
-  const what = `train ${net.model} ${size} batch ${batch}`;
-  const ours = (precision: 'bf16' | 'fp32'): EngineContender =>
-    new EngineContender(precision, { command: 'bench-step', ...net, batch, size, precision });
-  const { macs, parameters } = await ours('bf16').turn();
-  const same = ['--model', net.model, '--parameters', parameters, '--macs', macs, '--classes', classes];
-  const at = ['--batch', batch, '--size', size, '--threads', threads];
-  const torch = (variant: 'tuned' | 'default'): ProcessContender => {
-    const args = ['bench/peers/seg_peer.py', '--task', 'train', '--variant', variant, ...same, ...at].map(String);
-    return new ProcessContender(`PyTorch ${variant}`, peer('torch'), args, net.steps);
-  };
-  const result = await race([ours('bf16'), ours('fp32'), torch('tuned'), torch('default')], rounds);
-  compare(`${what}, bf16`, result, 'bf16', 'PyTorch tuned', undefined, 2);
-  compare(`${what}, bf16`, result, 'bf16', 'PyTorch default', 2, 2);
-  compare(`${what}, fp32`, result, 'fp32', 'PyTorch default', 1.1, 2);
-  comparePeaks(`${what}, peak memory, bf16`, result, 'bf16', 'PyTorch tuned');
-  comparePeaks(`${what}, peak memory, fp32`, result, 'fp32', 'PyTorch default');
-}
+const train = (net: Segmenter): Promise<void> =>
+  trainAgainstTorch({
+    net: { ...net, batch: 4, size: 512 },
+    ...{ script: 'seg_peer.py', classes, turn: net.steps, rounds, goals: { bf16: 2, fp32: 1.1 } },
+  });
 
 async function meanIou(kind: 'regions' | 'noise', count: number, goal?: number): Promise<void> {
   const size = 1024;

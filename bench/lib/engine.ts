@@ -1,8 +1,8 @@
 /** The engine's own timings of steps: `oarlock-engine bench-step` and `bench-infer`. */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { type Contender, median, type Rounds, ratio, type Timing } from './contender.js';
-import { root } from './peers.js';
+import { type Contender, median, ProcessContender, type Rounds, race, ratio, type Timing } from './contender.js';
+import { peer, root } from './peers.js';
 import { add } from './report.js';
 
 const binary = join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'release/oarlock-engine');
@@ -92,4 +92,41 @@ export function comparePeaks(question: string, result: Rounds, ours: string, the
     ...(goal === undefined ? {} : { goal }),
     atMost: true,
   });
+}
+
+/** A training step, and what of it is compared with PyTorch in eager mode. */
+export interface AgainstTorch {
+  net: Pick<Step, 'model' | 'batch' | 'size' | 'steps' | 'warmup'>;
+  /** In `bench/peers`; ends when its network is another one. */
+  script: string;
+  classes: number;
+  /** Steps in a turn of the peer. */
+  turn: number;
+  rounds: number;
+  /** Least ratios: bf16 to tuned and default, fp32 to default. */
+  goals: { tuned?: number; bf16: number; fp32: number };
+}
+
+/** Rows of a training step in both number formats against PyTorch tuned by hand and as it comes. */
+export async function trainAgainstTorch({ net, script, classes, turn, rounds, goals }: AgainstTorch): Promise<void> {
+  const { model, batch, size } = net;
+  const what = `train ${model} ${size} batch ${batch}`;
+  const ours = (precision: 'bf16' | 'fp32'): EngineContender =>
+    new EngineContender(precision, { command: 'bench-step', ...net, precision });
+  const { macs, parameters } = await ours('bf16').turn();
+  const options = { task: 'train', model, parameters, macs, classes, batch, size, threads };
+  const args = Object.entries(options).flatMap(([key, value]) => [`--${key}`, `${value}`]);
+  const torch = (variant: 'tuned' | 'default'): ProcessContender =>
+    new ProcessContender(
+      `PyTorch ${variant}`,
+      peer('torch'),
+      [`bench/peers/${script}`, ...args, '--variant', variant],
+      turn,
+    );
+  const result = await race([ours('bf16'), ours('fp32'), torch('tuned'), torch('default')], rounds);
+  compare(`${what}, bf16`, result, 'bf16', 'PyTorch tuned', goals.tuned, 2);
+  compare(`${what}, bf16`, result, 'bf16', 'PyTorch default', goals.bf16, 2);
+  compare(`${what}, fp32`, result, 'fp32', 'PyTorch default', goals.fp32, 2);
+  comparePeaks(`${what}, peak memory, bf16`, result, 'bf16', 'PyTorch tuned');
+  comparePeaks(`${what}, peak memory, fp32`, result, 'fp32', 'PyTorch default');
 }

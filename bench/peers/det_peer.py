@@ -70,48 +70,18 @@ def nms():
     return lambda _: len(torchvision.ops.nms(boxes, scores, 0.7)), len(boxes)
 
 
-def check():
-    """Ends the peer if its network is another one."""
-    import torch
-    from det_networks import detector
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        net = detector(args.model, args.classes).eval()
-        parameters = sum(p.numel() for p in net.parameters()) - net.more_parameters
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net.once(torch.empty(1, 3, args.size, args.size))
-    macs = counter.get_total_flops() // 2 - net.more_macs
-    if (parameters, macs) != (args.parameters, args.macs):
-        raise SystemExit(f"{args.model}: {parameters} parameters and {macs} multiply-adds, ours {args.parameters} and {args.macs}")
-
-
 def train():
     import torch
     from det_networks import detector
+    from eager import same_network, training
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    check()
-    tuned = args.variant == "tuned"
-    net = detector(args.model, args.classes).train()
-    images = torch.randn(args.batch, 3, args.size, args.size)
+    make = lambda: detector(args.model, args.classes)
+    same_network(args, make, lambda net, images: net.once(images))
+    net = make().train()
     targets = net.targets(args.batch, args.size, args.classes)
-    if tuned:
-        net, images = net.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
-
-    def step(_):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=tuned):
-            loss = net(images, targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if not loss.isfinite():
-            raise SystemExit(f"the loss is {loss.item()}")
-
-    step(0)
-    return step, args.batch, torch.__version__
+    return training(args, net, lambda images: net(images, targets), 1e-5)
 
 
 take_turns(*{"coco": coco, "nms": nms, "train": train}[args.task]())

@@ -22,47 +22,19 @@ parser.add_argument("--folder", help="of miou: described in native/metrics/examp
 args = parser.parse_args()
 
 
-def check():
-    """Ends the peer if its network is another one."""
-    import torch
-    from seg_networks import segmenter
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        net = segmenter(args.model, args.classes).eval()
-        parameters = sum(p.numel() for p in net.parameters())
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(torch.empty(1, 3, args.size, args.size))
-    macs = counter.get_total_flops() // 2
-    if (parameters, macs) != (args.parameters, args.macs):
-        raise SystemExit(f"{args.model}: {parameters} parameters and {macs} multiply-adds, ours {args.parameters} and {args.macs}")
-
-
 def train():
     import torch
+    from eager import same_network, training
     from seg_networks import segmenter
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    check()
-    tuned = args.variant == "tuned"
-    net = segmenter(args.model, args.classes).train()
-    images = torch.randn(args.batch, 3, args.size, args.size)
+    make = lambda: segmenter(args.model, args.classes)
+    same_network(args, make)
+    net = make().train()
     labels = torch.randint(0, args.classes, (args.batch, args.size, args.size))
-    if tuned:
-        net, images = net.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
     criterion = torch.nn.CrossEntropyLoss(ignore_index=255)
-
-    def step(_):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=tuned):
-            loss = criterion(net(images), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    step(0)
-    return step, args.batch, torch.__version__
+    return training(args, net, lambda images: criterion(net(images), labels), 0.001)
 
 
 def miou():

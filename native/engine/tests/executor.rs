@@ -1,6 +1,9 @@
 //! The executor against numbers that torchvision computed, against finite differences, and against itself with
 //! batch norms folded.
 
+#[path = "common/recorded.rs"]
+mod recorded;
+
 use oarlock_engine::exec::Network;
 use oarlock_engine::runtime::Placement;
 use oarlock_engine::train::learner::Learner;
@@ -9,21 +12,13 @@ use oarlock_engine::train::optimizer::{Optimizer, Rule};
 use oarlock_graph::{
     Act, Conv, Graph, GraphBuilder, HostTensor, NodeId, Op, ParamKind, WeightMap, init_weights,
 };
+use recorded::hashed;
 use serde_json::Value;
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// The hash of `data/record_torchvision.py`: `n` numbers in [-0.5, 0.5).
 fn unit(name: &str, n: usize) -> Vec<f64> {
-    let s: u64 = name.bytes().map(u64::from).sum();
-    (0..n as u64)
-        .map(|i| {
-            let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(s * 40503) & 0xffff_ffff;
-            x ^= x >> 16;
-            x = x.wrapping_mul(0x45d_9f3b) & 0xffff_ffff;
-            x ^= x >> 16;
-            x as f64 / 4_294_967_296.0 - 0.5
-        })
-        .collect()
+    hashed(name.bytes().map(u64::from).sum(), n)
 }
 
 fn recorded_weights(graph: &Graph) -> WeightMap {

@@ -1,10 +1,14 @@
 //! Networks in stages, shared parameters, frozen batch norms.
 
+#[path = "common/recorded.rs"]
+mod recorded;
+
 use oarlock_engine::exec::Network;
 use oarlock_engine::runtime::Placement;
 use oarlock_engine::train::learner::{Learned, Learner};
 use oarlock_engine::train::optimizer::{Optimizer, Rule};
 use oarlock_graph::{Act, Conv, Graph, GraphBuilder, Op, ParamKind, init_weights};
+use recorded::images;
 use tch::{Device, Kind, Tensor};
 
 const BF16: Placement = Placement {
@@ -60,9 +64,9 @@ fn network(placement: Placement) -> Network {
     Network::new(graph, &weights, placement).unwrap()
 }
 
+/// The same at each call: libtorch's random numbers are shared with the tests beside.
 fn image() -> Tensor {
-    tch::manual_seed(5);
-    Tensor::randn([2, 3, 32, 40], (Kind::Float, Device::Cpu))
+    images(3, [32, 40])
 }
 
 fn rois(k: i64) -> Tensor {

@@ -63,6 +63,29 @@ pub enum Suppression {
     },
 }
 
+impl Suppression {
+    /// Only greater scores count.
+    pub fn score(&self) -> f32 {
+        match *self {
+            Self::Nms { score, .. } | Self::Matrix { score, .. } => score,
+        }
+    }
+
+    /// Surest boxes of each class that are looked at; `None` = all.
+    pub fn candidates(&self) -> Option<usize> {
+        match *self {
+            Self::Nms { candidates, .. } | Self::Matrix { candidates, .. } => candidates,
+        }
+    }
+
+    /// Most detections of an image.
+    pub fn detections(&self) -> usize {
+        match *self {
+            Self::Nms { detections, .. } | Self::Matrix { detections, .. } => detections,
+        }
+    }
+}
+
 /// Outputs `yolo0`, `yolo1` …, one for each level, N×(A·(5 + classes))×h×w for A anchors: for each anchor x, y,
 /// width, height, objectness, classes, all before any activation. With `iou_aware` A channels of predicted
 /// overlaps stand before them.

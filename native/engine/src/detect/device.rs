@@ -50,13 +50,8 @@ fn overlaps(boxes: &Tensor, extra: f64) -> Result<Tensor> {
 ///
 /// # Errors
 /// Out of memory.
-pub(super) fn suppressed(
-    boxes: &Tensor,
-    alive: &Tensor,
-    overlap: f64,
-    extra: f64,
-) -> Result<Tensor> {
-    let over = overlaps(boxes, extra)?.f_gt(overlap)?.f_triu(1)?;
+pub(super) fn suppressed(boxes: &Tensor, alive: &Tensor, overlap: f64) -> Result<Tensor> {
+    let over = overlaps(boxes, 0.0)?.f_gt(overlap)?.f_triu(1)?;
     let mut keep = alive.shallow_clone();
     loop {
         let hit = over
@@ -76,9 +71,9 @@ fn rest(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Scores B×K of boxes B×K×4, the surest first, lowered as [`oarlock_imaging::matrix_nms`] says.
-fn lowered(boxes: &Tensor, scores: &Tensor, sigma: Option<f32>, extra: f64) -> Result<Tensor> {
-    // [b, j, i]: of box i with a surer one j.
-    let overlap = overlaps(boxes, extra)?.f_triu(1)?;
+fn lowered(boxes: &Tensor, scores: &Tensor, sigma: Option<f32>) -> Result<Tensor> {
+    // [b, j, i]: of box i with a surer one j. PaddleX has the edges of these boxes as pixels that belong to them.
+    let overlap = overlaps(boxes, 1.0)?.f_triu(1)?;
     let greatest = overlap.f_amax([1], false)?;
     let surer = greatest.f_unsqueeze(2)?;
     let factor = match sigma {
@@ -109,18 +104,7 @@ pub(super) fn choose(
     scores: &Tensor,
     suppression: &Suppression,
 ) -> Result<Vec<Detected>> {
-    let (Suppression::Nms {
-        score: least,
-        candidates,
-        detections,
-        ..
-    }
-    | Suppression::Matrix {
-        score: least,
-        candidates,
-        detections,
-        ..
-    }) = *suppression;
+    let least = suppression.score();
     let (classes, count) = scores.size2()?;
     let above = scores.f_gt(f64::from(least))?;
     let most = match classes * count {
@@ -130,7 +114,8 @@ pub(super) fn choose(
             .f_max()?
             .f_int64_value(&[])?,
     };
-    let most = most.min(candidates.map_or(i64::MAX, |c| i64::try_from(c).unwrap_or(i64::MAX)));
+    let candidates = suppression.candidates().unwrap_or(usize::MAX);
+    let most = most.min(i64::try_from(candidates).unwrap_or(i64::MAX));
     if most == 0 {
         return Ok(Vec::new());
     }
@@ -144,21 +129,22 @@ pub(super) fn choose(
     for first in (0..classes).step_by(step as usize) {
         let len = step.min(classes - first);
         let part = |t: &Tensor| t.f_narrow(0, first, len);
-        chosen.push(kept(&part(&boxes)?, &part(&scores)?, least, suppression)?);
+        chosen.push(kept(&part(&boxes)?, &part(&scores)?, suppression)?);
     }
-    surest(&boxes, &Tensor::f_cat(&chosen, 0)?, detections)
+    let chosen = Tensor::f_cat(&chosen, 0)?;
+    surest(&boxes, &chosen, suppression.detections())
 }
 
 /// Scores C×K of what stays, −∞ for the rest.
-fn kept(boxes: &Tensor, scores: &Tensor, least: f32, how: &Suppression) -> Result<Tensor> {
-    let alive = scores.f_gt(f64::from(least))?;
+fn kept(boxes: &Tensor, scores: &Tensor, how: &Suppression) -> Result<Tensor> {
+    let alive = scores.f_gt(f64::from(how.score()))?;
     let (scores, stays) = match *how {
         Suppression::Nms { overlap, .. } => {
-            let stays = suppressed(boxes, &alive, f64::from(overlap), 0.0)?;
+            let stays = suppressed(boxes, &alive, f64::from(overlap))?;
             (scores.shallow_clone(), stays)
         }
         Suppression::Matrix { post, sigma, .. } => {
-            let scores = lowered(boxes, scores, sigma, 1.0)?;
+            let scores = lowered(boxes, scores, sigma)?;
             let stays = alive.f_logical_and(&scores.f_gt(f64::from(post))?)?;
             (scores, stays)
         }

@@ -57,7 +57,7 @@ fn greedy_suppression_keeps_the_same_boxes() {
     let surest = boxes.index_select(0, &order).unsqueeze(0);
     for overlap in [0.1, 0.5, 0.9] {
         let alive = sorted.gt(0.2).unsqueeze(0);
-        let keep = device::suppressed(&surest, &alive, overlap, 0.0).unwrap();
+        let keep = device::suppressed(&surest, &alive, overlap).unwrap();
         let kept = order.index_select(0, &keep.squeeze().nonzero().squeeze_dim(1));
         let kept: Vec<usize> = Vec::<i64>::try_from(kept)
             .unwrap()

@@ -1,6 +1,6 @@
 //! Boxes of PicoDet (Yu et al. 2021, "PP-PicoDet"): from each pixel's point the expected distances to the four sides.
 
-use oarlock_graph::{PicoHead, Suppression};
+use oarlock_graph::PicoHead;
 use tch::{Kind, Tensor};
 
 use super::Frame;
@@ -24,7 +24,7 @@ pub(super) fn candidates(
             "the detector's head describes other outputs",
         ));
     }
-    let (Suppression::Nms { score, .. } | Suppression::Matrix { score, .. }) = head.suppression;
+    let score = head.suppression.score();
     let mut found: Vec<(Vec<Tensor>, Vec<Tensor>)> = Vec::new();
     found.resize_with(frames.len(), Default::default);
     for ([scores, sides], &stride) in levels.iter().zip(&head.strides) {

@@ -5,7 +5,7 @@ use oarlock_imaging::nms_by_class;
 use oarlock_jobs::ErrorCode;
 use tch::{Device, Kind, Tensor};
 
-use super::anchors::Anchors;
+use super::anchors::{Anchors, Level};
 use super::boxes::{Edges, clipped, decode, sides};
 use super::device;
 use crate::{EngineError, Result};
@@ -90,18 +90,11 @@ impl Rpn {
         shown: &[(usize, usize)],
         strict: bool,
     ) -> Result<Vec<Vec<Edges>>> {
-        let n = self.scores.size()[0];
         let least = f64::from(how.min_size.max(1.0));
         let shown = device::sizes(shown, self.scores.device())?.f_unsqueeze(1)?;
         let (mut boxes, mut scores) = (Vec::new(), Vec::new());
         for level in self.anchors.levels() {
-            let (first, len) = (level.first as i64, level.count() as i64);
-            let count = len.min(how.before as i64);
-            let score = self.scores.f_narrow(1, first, len)?;
-            let (score, place) = score.f_topk(count, 1, true, true)?;
-            let rows = place.f_unsqueeze(2)?.f_expand([n, count, 4], false)?;
-            let deltas = self.deltas.f_narrow(1, first, len)?;
-            let deltas = deltas.f_gather(1, &rows, false)?;
+            let (score, place, deltas) = self.surest(level, how.before)?;
             let whole = deltas.f_isfinite()?.f_all_dim(2, false)?;
             let known = deltas
                 .f_isnan()?
@@ -118,7 +111,7 @@ impl Rpn {
                 .f_all_dim(2, false)?
                 .f_logical_and(&whole)?
                 .f_logical_and(&known)?;
-            let stays = device::suppressed(&found, &alive, f64::from(how.overlap), 0.0)?;
+            let stays = device::suppressed(&found, &alive, f64::from(how.overlap))?;
             scores.push(score.f_masked_fill(&stays.f_logical_not()?, f64::NEG_INFINITY)?);
             boxes.push(found);
         }
@@ -126,24 +119,26 @@ impl Rpn {
         device::best_regions(&boxes, &scores, how.after)
     }
 
+    /// Scores N×K, places within the level N×K and deltas N×K×4 of its best anchors, surest first.
+    fn surest(&self, level: &Level, before: usize) -> Result<(Tensor, Tensor, Tensor)> {
+        let (first, len) = (level.first as i64, level.count() as i64);
+        let scores = self.scores.f_narrow(1, first, len)?;
+        let (score, place) = scores.f_topk(len.min(before as i64), 1, true, true)?;
+        let rows = place.f_unsqueeze(2)?.f_expand([-1, -1, 4], false)?;
+        let deltas = self.deltas.f_narrow(1, first, len)?;
+        Ok((score, place, deltas.f_gather(1, &rows, false)?))
+    }
+
     /// The best anchors of each level, on the host.
     fn best(&self, before: usize) -> Result<Best> {
-        let n = self.scores.size()[0];
         let (mut values, mut places) = (Vec::new(), Vec::new());
         let mut ends = Vec::new();
         for level in self.anchors.levels() {
-            let (first, len) = (level.first as i64, level.count() as i64);
-            let count = len.min(before as i64);
-            let scores = self.scores.f_narrow(1, first, len)?;
-            let (score, place) = scores.f_topk(count, 1, true, true)?;
-            let rows = place.f_unsqueeze(2)?.f_expand([n, count, 4], false)?;
-            let deltas = self
-                .deltas
-                .f_narrow(1, first, len)?
-                .f_gather(1, &rows, false)?;
+            let (score, place, deltas) = self.surest(level, before)?;
+            let count = place.size()[1] as usize;
             values.push(Tensor::f_cat(&[score.f_unsqueeze(2)?, deltas], 2)?);
-            places.push(place.f_add_scalar(first)?);
-            ends.push(ends.last().copied().unwrap_or(0) + count as usize);
+            places.push(place.f_add_scalar(level.first as i64)?);
+            ends.push(ends.last().copied().unwrap_or(0) + count);
         }
         let flat = |parts: &[Tensor]| -> Result<Tensor> {
             let joined = Tensor::f_cat(parts, 1)?;

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::boxes::{Edges, clipped, decode, sides};
 use super::proposals::{Rpn, non_finite, regions};
-use super::{Detected, Frame};
+use super::{Detected, Frame, device as there};
 use crate::exec::{Network, Pass};
 use crate::{EngineError, Result};
 
@@ -56,7 +56,7 @@ pub(super) fn detect(
     )?;
     let scores = pass.output("box_score")?.f_softmax(-1, Kind::Float)?;
     let deltas = pass.output("box_delta")?;
-    let found = if super::device::chooses(device) {
+    let found = if there::chooses(device) {
         choose_there(head, &proposals, &shown, &scores, &deltas)?
     } else {
         choose(head, &proposals, &shown, &host(&scores)?, &host(&deltas)?)?
@@ -219,10 +219,10 @@ pub(super) fn choose_there(
         let base = rows(&rois)?.f_narrow(1, 1, 4)?.f_unsqueeze(0)?;
         let deltas = rows(&deltas)?.f_reshape([count, classes, 4])?;
         let deltas = deltas.f_transpose(0, 1)?;
-        let within = super::device::sizes(&[*shown], scores.device())?;
-        let boxes = super::device::decode(&base, &deltas, &head.delta_weights, &within)?;
+        let within = there::sizes(&[*shown], scores.device())?;
+        let boxes = there::decode(&base, &deltas, &head.delta_weights, &within)?;
         let chances = rows(scores)?.f_narrow(1, 0, classes)?.f_tr()?;
-        let chosen = super::device::choose(&boxes, &chances, &head.suppression)?;
+        let chosen = there::choose(&boxes, &chances, &head.suppression)?;
         let found = chosen.into_iter().map(|d| Found {
             class: d.class,
             score: d.score,

@@ -1,7 +1,7 @@
 //! Boxes of YOLOv3 and the PP-YOLO family (Redmon & Farhadi 2018; Long et al. 2020, "PP-YOLO"), with the numbers of
 //! Paddle's `yolo_box`.
 
-use oarlock_graph::{Suppression, YoloHead, YoloLevel};
+use oarlock_graph::{YoloHead, YoloLevel};
 use tch::{Device, Kind, Tensor};
 
 use super::Frame;
@@ -129,8 +129,7 @@ impl<'a> Level<'a> {
 
     /// The boxes of rows that pass both thresholds.
     fn found(&self, shown: &Shown) -> Result<Found> {
-        let (Suppression::Nms { score, .. } | Suppression::Matrix { score, .. }) =
-            self.head.suppression;
+        let score = self.head.suppression.score();
         let sure = self.objectness.f_ge(f64::from(self.head.objectness))?;
         let places = sure.f_nonzero()?.f_squeeze_dim(1)?;
         let rows = self.rows.f_index_select(0, &places)?;

@@ -7,7 +7,14 @@ use tch::{Kind, Tensor};
 
 /// The hash of the `data/record_*.py` scripts: `n` numbers in [-0.5, 0.5).
 pub fn unit(name: &str, n: usize) -> Vec<f64> {
-    let s: u64 = (1..).zip(name.bytes()).map(|(k, b)| k * u64::from(b)).sum();
+    hashed(
+        (1..).zip(name.bytes()).map(|(k, b)| k * u64::from(b)).sum(),
+        n,
+    )
+}
+
+/// `n` numbers in [-0.5, 0.5) for a seed.
+pub fn hashed(s: u64, n: usize) -> Vec<f64> {
     (0..n as u64)
         .map(|i| {
             let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(s * 40503) & 0xffff_ffff;

@@ -132,24 +132,13 @@ impl HeadSettings {
     }
 
     fn suppress(&self, suppression: &mut Suppression) {
-        let (score, overlap, post, candidates, detections) = match *suppression {
-            Suppression::Nms {
-                score,
-                overlap,
-                candidates,
-                detections,
-            } => (score, overlap, None, candidates, detections),
-            Suppression::Matrix {
-                score,
-                post,
-                sigma,
-                candidates,
-                detections,
-            } => (score, OVERLAP, Some((post, sigma)), candidates, detections),
+        let (overlap, post) = match *suppression {
+            Suppression::Nms { overlap, .. } => (overlap, None),
+            Suppression::Matrix { post, sigma, .. } => (OVERLAP, Some((post, sigma))),
         };
-        let score = self.score.unwrap_or(score);
-        let candidates = self.candidates.unwrap_or(candidates);
-        let detections = self.detections.unwrap_or(detections);
+        let score = self.score.unwrap_or(suppression.score());
+        let candidates = self.candidates.unwrap_or(suppression.candidates());
+        let detections = self.detections.unwrap_or(suppression.detections());
         *suppression = if self.matrix.unwrap_or(post.is_some()) {
             let (post, sigma) = post.unwrap_or((POST, None));
             Suppression::Matrix {
