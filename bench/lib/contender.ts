@@ -10,6 +10,8 @@ export interface Timing {
 
 export interface Contender {
   readonly name: string;
+  /** Resolves when it has warmed up and idles; before that it would disturb the turns of others. */
+  ready?(): Promise<void>;
   /** One turn. */
   turn(): Promise<Timing>;
   close(): void;
@@ -19,7 +21,7 @@ export interface Contender {
 export class ProcessContender implements Contender {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
-  #ready = false;
+  #ready: Promise<void> | undefined;
 
   constructor(
     readonly name: string,
@@ -41,11 +43,13 @@ export class ProcessContender implements Contender {
     }
   }
 
+  ready(): Promise<void> {
+    this.#ready ??= this.#next().then(() => undefined);
+    return this.#ready;
+  }
+
   async turn(): Promise<Timing> {
-    if (!this.#ready) {
-      await this.#next();
-      this.#ready = true;
-    }
+    await this.ready();
     this.#child.stdin?.write(`run ${this.steps}\n`);
     return (await this.#next()) as unknown as Timing;
   }
@@ -64,6 +68,10 @@ export class BestOf implements Contender {
     readonly name: string,
     private readonly candidates: Contender[],
   ) {}
+
+  async ready(): Promise<void> {
+    for (const contender of this.candidates) await contender.ready?.();
+  }
 
   async turn(): Promise<Timing> {
     if (this.#best) return this.#best.turn();
@@ -94,10 +102,11 @@ export interface Rounds {
   peaks: Record<string, number>;
 }
 
-/** `rounds` turns of each, in alternation. */
+/** `rounds` turns of each, in alternation, when all have warmed up. */
 export async function race(contenders: Contender[], rounds: number): Promise<Rounds> {
   const result: Rounds = { rates: {}, peaks: {} };
   try {
+    for (const contender of contenders) await contender.ready?.();
     for (let round = 0; round < rounds; round += 1) {
       for (const contender of contenders) {
         const timing = await contender.turn();
